@@ -1,0 +1,26 @@
+// Views of memory that somebody else owns. Strides count elements and may be negative or zero.
+#pragma once
+
+#include <cstdint>
+
+namespace randla {
+
+template <class T>
+struct Matrix {
+  T* data;
+  int64_t rows, cols, row_stride, col_stride;
+
+  T* row(int64_t i) const { return data + i * row_stride; }
+  T* at(int64_t i, int64_t j) const { return data + i * row_stride + j * col_stride; }
+};
+
+template <class T>
+struct Csr {
+  const T* values;
+  const void* indptr;
+  const void* indices;
+  bool wide;  // indices are int64_t, else int32_t
+  int64_t rows, cols;
+};
+
+}  // namespace randla

@@ -1,0 +1,28 @@
+// Body of every isa_*.cpp: the kernels, compiled for the current target region, and their tables.
+// Includes must come before the region opens: inline functions of the standard library compiled inside it could be the copy
+// that the linker keeps for everyone, and would then fault on older processors.
+
+#include "cpu/simd.h"
+
+#include "cpu/block_srht.inl"
+#include "cpu/dense_sketch.inl"
+#include "cpu/residual.inl"
+#include "cpu/sparse_sketch.inl"
+
+namespace randla::cpu {
+namespace {
+
+template <class T>
+constexpr Kernels<T> kTable = {
+    dense_sketch<T>,
+    sparse_sketch<T>,
+    sparse_sketch_csr<T>,
+    sparse_sketch_adjoint<T>,
+    block_srht<T>,
+    block_srht_adjoint<T>,
+    residual<T>,
+    residual_csr<T>,
+};
+
+}  // namespace
+}  // namespace randla::cpu

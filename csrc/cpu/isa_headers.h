@@ -1,0 +1,9 @@
+// Everything from outside that the kernels use; see isa_body.inl for why this is included first.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "cpu/kernels.h"

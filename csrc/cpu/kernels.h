@@ -1,0 +1,53 @@
+// The only list of CPU kernels: one table of function pointers per element type and instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "common/families.h"
+#include "common/matrix.h"
+
+namespace randla::cpu {
+
+template <class T>
+struct Kernels {
+  // out = S[i0 : i0 + rows, j0 : j0 + cols] of the Gaussian sketch with d rows.
+  void (*dense_sketch)(Matrix<T> out, int64_t i0, int64_t j0, int64_t d, uint64_t seed);
+
+  // out += S[:, j0 : j0 + A.rows] A. out has unit column stride.
+  void (*sparse_sketch)(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<T> out);
+  void (*sparse_sketch_csr)(const SparseSketch& s, Csr<T> A, int64_t j0, Matrix<T> out);
+  // out = S[:, j0 : j0 + out.rows]' Y.
+  void (*sparse_sketch_adjoint)(const SparseSketch& s, Matrix<const T> Y, int64_t j0, Matrix<T> out);
+
+  // out += the rows of output blocks k0..k1-1 of S[:, j0 : j0 + A.rows] A. out has unit column stride.
+  void (*block_srht)(const BlockSrht& s, Matrix<const T> A, int64_t j0, int64_t k0, int64_t k1, Matrix<T> out);
+  // out = S[:, j0 : j0 + out.rows]' Y, out zero on entry. Both have unit column stride.
+  void (*block_srht_adjoint)(const BlockSrht& s, Matrix<const T> Y, int64_t j0, Matrix<T> out);
+
+  // r = b - A x, g = A' r, returns in squares[k] the squared norms of the columns of r; one read of A. x is (k, n), g is
+  // (k, n): one contiguous row per right-hand side, as are r and b (k, m). b may be null (zero).
+  void (*residual)(Matrix<const T> A, int64_t k, const double* x, const double* b, double* r, double* g, double* squares);
+  void (*residual_csr)(Csr<T> A, int64_t k, const double* x, const double* b, double* r, double* g, double* squares);
+};
+
+struct Isa {
+  const char* name;
+  bool (*supported)();
+  const Kernels<float>* f32;
+  const Kernels<double>* f64;
+};
+
+// Chosen once, at import: the best supported instruction set, or the one named in RANDLA_ISA (throws if it cannot run here).
+const Isa& isa();
+// False past the end of the list; *name is null where the i-th instruction set cannot run here.
+bool isa_supported(int i, const char** name);
+
+extern const Isa kBaseline;
+#if RANDLA_X86
+extern const Isa kAvx2, kAvx512;
+#endif
+
+template <class T>
+const Kernels<T>& kernels();
+
+}  // namespace randla::cpu

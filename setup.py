@@ -1,0 +1,57 @@
+"""Builds randla._cpu with any C++17 compiler. OpenMP is used where the compiler has it."""
+
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
+from setuptools import setup
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+SANITIZE = os.environ.get("RANDLA_SANITIZE", "")
+
+sources = ["bind.cpp", "dispatch.cpp", "parallel.cpp", "isa_baseline.cpp"]
+if X86:
+    sources += ["isa_avx2.cpp", "isa_avx512.cpp"]
+
+# Contraction into fused multiply-add would make results depend on the instruction set.
+COMPILE = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
+
+
+class BuildExt(build_ext):
+    def build_extensions(self) -> None:
+        openmp = self.has_openmp()
+        for ext in self.extensions:
+            if openmp:
+                ext.extra_compile_args += ["-fopenmp"]
+                ext.extra_link_args += ["-fopenmp"]
+            else:
+                print("randla: this compiler has no OpenMP; the kernels will run on one thread")
+        super().build_extensions()
+
+    def has_openmp(self) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.cpp")
+            source.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=["-fopenmp"])
+                self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=["-fopenmp"])
+            except Exception:
+                return False
+        return True
+
+
+cpu = Pybind11Extension(
+    "randla._cpu",
+    [f"csrc/cpu/{name}" for name in sources],
+    include_dirs=["csrc"],
+    define_macros=[("RANDLA_X86", str(int(X86)))],
+    cxx_std=17,
+    extra_compile_args=COMPILE + ([f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else []),
+    extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
+    depends=[str(p) for p in Path("csrc").rglob("*") if p.suffix in (".h", ".inl")],
+)
+
+ParallelCompile("RANDLA_BUILD_JOBS", default=0).install()
+setup(ext_modules=[cpu], cmdclass={"build_ext": BuildExt})
