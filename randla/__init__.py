@@ -1,0 +1,47 @@
+"""Randomized numerical linear algebra: LAPACK-grade answers with a certificate, several times faster."""
+
+import importlib.metadata
+import logging
+
+from ._config import set_num_threads, show_config
+from .lstsq import lstsq
+from .precondition import Preconditioner, sketch_preconditioner
+from .result import LstsqResult, LstsqWarning, Status
+from .sketch import (
+    BlockSRHT,
+    CountSketch,
+    Distribution,
+    Gaussian,
+    SketchAccumulator,
+    SketchOperator,
+    SparseSign,
+    SparseStack,
+    sketch,
+)
+
+try:
+    __version__ = importlib.metadata.version("randla")
+except importlib.metadata.PackageNotFoundError:  # built in place, not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "BlockSRHT",
+    "CountSketch",
+    "Distribution",
+    "Gaussian",
+    "LstsqResult",
+    "LstsqWarning",
+    "Preconditioner",
+    "SketchAccumulator",
+    "SketchOperator",
+    "SparseSign",
+    "SparseStack",
+    "Status",
+    "lstsq",
+    "set_num_threads",
+    "show_config",
+    "sketch",
+    "sketch_preconditioner",
+]
+
+logging.getLogger("randla").addHandler(logging.NullHandler())

@@ -1,0 +1,110 @@
+"""Every argument check and its message: the argument, what was needed, what came."""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
+ACCEPTED = "float32, float64, complex64 or complex128 (integers and booleans are converted to float64)"
+
+Matrix = np.ndarray | sp.csr_array
+
+
+def dtype_of(dtype: np.dtype, name: str) -> np.dtype:
+    """The native dtype to compute in: floats and complex as they are, integers and booleans as float64."""
+    native = dtype.newbyteorder("=")
+    if native in FLOATS or native in COMPLEX:
+        return native
+    if dtype.kind in "iub":
+        return np.dtype(np.float64)
+    raise TypeError(f"{name} must have dtype {ACCEPTED}; got {dtype}")
+
+
+def array(value: Any, name: str) -> np.ndarray:
+    """An aligned array of a supported native dtype; no copy unless the dtype or the alignment asks for one."""
+    if sp.issparse(value):
+        raise TypeError(f"{name} must be a dense array; got a sparse {type(value).__name__}")
+    module = type(value).__module__.partition(".")[0]
+    if module in ("cupy", "torch", "jax", "jaxlib") or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a numpy array; got {type(value).__module__}.{type(value).__name__}")
+    try:
+        a = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be convertible to an array; got a {type(value).__name__}: {error}") from None
+    dtype = dtype_of(a.dtype, name)
+    if a.dtype != dtype:
+        a = a.astype(dtype)
+    if not a.flags.aligned or any(s % a.itemsize for s in a.strides):
+        a = a.copy()
+    return a
+
+
+def csr(value: Any, name: str) -> sp.csr_array:
+    """A canonical-index CSR array of a supported dtype, sharing memory where the input is one already."""
+    if value.ndim != 2:
+        raise ValueError(f"{name} must have 2 dimensions; got {value.ndim}")
+    dtype = dtype_of(value.dtype, name)
+    a = sp.csr_array(value) if value.format == "csr" else value.tocsr()
+    if a.indptr.dtype != a.indices.dtype:
+        wide = np.promote_types(a.indptr.dtype, a.indices.dtype)
+        a = sp.csr_array((a.data, a.indices.astype(wide), a.indptr.astype(wide)), shape=a.shape)
+    data = np.ascontiguousarray(a.data, dtype=dtype)
+    return sp.csr_array((data, np.ascontiguousarray(a.indices), np.ascontiguousarray(a.indptr)), shape=a.shape)
+
+
+def matrix(value: Any, name: str, *, operators: bool = False) -> Matrix | LinearOperator:
+    """A dense 2-D array or a CSR array (CSC is converted); with `operators`, also anything with matvec and rmatvec."""
+    if type(value) is np.ndarray or not (sp.issparse(value) or hasattr(value, "matvec")):
+        a = array(value, name)
+        if a.ndim != 2:
+            raise ValueError(f"{name} must have 2 dimensions; got {a.ndim}")
+        return a
+    if sp.issparse(value):
+        return csr(value, name)
+    if not operators:
+        raise TypeError(f"{name} must be an array or a sparse matrix; got {type(value).__name__}")
+    if not hasattr(value, "rmatvec") or len(getattr(value, "shape", ())) != 2:
+        raise TypeError(f"{name} must have shape, matvec and rmatvec; got {type(value).__name__}")
+    return value
+
+
+def finite(a: np.ndarray, name: str) -> None:
+    if not np.isfinite(a).all():
+        bad = int(a.size - np.count_nonzero(np.isfinite(a)))
+        raise ValueError(f"{name} must be finite; got {bad} NaN or infinite of {a.size} entries")
+
+
+def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < low or (high is not None and value > high):
+        limit = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name} must be {limit}; got {value}")
+    return int(value)
+
+
+def real(value: Any, name: str, *, low: float = 0.0, strict: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number; got {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or number < low or (strict and number == low):
+        raise ValueError(f"{name} must be finite and {'greater than' if strict else 'at least'} {low:g}; got {value}")
+    return number
+
+
+def seed(rng: Any) -> int:
+    """The 64-bit seed that a SPEC 7 `rng` stands for; an integer below 2^64 stands for itself, so that seeds replay."""
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"rng must be a non-negative integer; got {rng}")
+        if rng < 2**64:
+            return int(rng)
+        return int(np.random.SeedSequence(int(rng)).generate_state(1, np.uint64)[0])
+    if rng is None or isinstance(rng, np.random.SeedSequence | np.random.BitGenerator | np.random.Generator):
+        return int(np.random.default_rng(rng).integers(2**63))
+    raise TypeError(f"rng must be None, an integer, a SeedSequence, a BitGenerator or a Generator; got {rng!r}")

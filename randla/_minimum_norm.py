@@ -1,0 +1,131 @@
+"""m < n: the solution of minimum norm, x = A'y with (A A' + ridge) y = b, preconditioned by a sketch of A'."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import aslinearoperator
+
+from . import krylov, plan
+from ._matrix import TallMatrix, wrap
+from ._refine import Options, Run
+from .precondition import distribution, sketched_factor
+from .result import Evidence, LstsqResult, Status
+
+_MAX_CYCLES = 10
+
+
+def transposed(matrix: TallMatrix) -> TallMatrix:
+    """The wrapper of A', sharing memory where A is dense."""
+    if isinstance(matrix.A, np.ndarray):
+        return wrap(matrix.A.T)
+    return wrap(matrix.A.T.tocsr() if sp.issparse(matrix.A) else aslinearoperator(matrix.A).T)
+
+
+def solve_minimum_norm(
+    matrix: TallMatrix,
+    b: np.ndarray,
+    dtype: np.dtype,
+    method: str,
+    sketch: Any,
+    sketch_size: int | None,
+    ridge: float,
+    rcond: float | None,
+    seed: int,
+    options: Options,
+) -> LstsqResult:
+    """Conjugate gradients on M z = N'b with M = N'(A A' + ridge) N; x is accumulated from corrections A'N dz, whose
+    rounding errors shrink with them. The backward error is that of the equations, ||b - A x - ridge y|| / (||A||_F ||x||)."""
+    if method not in ("spir", "cholqr"):
+        raise ValueError(f"method must be 'auto', 'direct' or 'spir' when A has fewer rows than columns; got {method!r}")
+    start_time = time.perf_counter()
+    tall = transposed(matrix)
+    n, m = tall.shape
+    B = np.ascontiguousarray(b.reshape(m, -1).T, dtype=np.float64)
+    k, eps = len(B), float(np.finfo(dtype).eps)
+    cut = 10 * eps if rcond is None else max(rcond, eps)
+    d = sketch_size if sketch_size is not None else plan.sketch_size(tall, "spir", k, eps)
+    factor = sketched_factor(
+        tall,
+        np.zeros((0, n)),
+        distribution(sketch, tall),
+        max(d, m),
+        seed,
+        ridge=ridge,
+        rcond=cut,
+        scaled=False,  # scaled rows would be weights, which matter when the equations contradict each other
+    )
+    run = Run(options, eps, tall, start_time)
+    fro = factor.frobenius
+
+    def normal(Z: np.ndarray) -> np.ndarray:
+        V = factor.apply(Z)
+        G = tall.residual(V, None)[1] - ridge * V
+        return -factor.adjoint(G)
+
+    X, Y, rho = np.zeros((k, n)), np.zeros((k, m)), B.copy()
+    best_X, best_Y, best = X.copy(), Y.copy(), np.full(k, np.inf)
+    trust = min(max(4 * factor.cond * float(np.finfo(np.float64).eps), 1e-13), 0.05)
+    status = Status.STAGNATED
+    try:
+        for _ in range(_MAX_CYCLES):
+            C = factor.adjoint(rho)
+            size = np.linalg.norm(C, axis=1)
+
+            def progress(S: np.ndarray, Z: np.ndarray, size: np.ndarray = size) -> np.ndarray:
+                run.iterations += 1
+                left = np.linalg.norm(S, axis=1)
+                ratio = left / np.where(size > 0, size, 1)
+                run.record(ratio * np.where(np.isfinite(best), best, 1.0), np.linalg.norm(rho, axis=1), lambda: X)
+                return left <= trust * size
+
+            Z, _ = krylov.conjugate_gradients(normal, C, progress, options.maxiter - run.iterations)
+            step = factor.apply(Z)
+            X, Y = X + tall.times(step), Y + step
+            if dtype != np.float64:
+                X = X.astype(dtype).astype(np.float64)
+            rho = B - tall.adjoint_times(X) - ridge * Y
+            # Only the part of the residual that the kept directions can remove counts.
+            errors = np.linalg.norm(factor.project(rho), axis=1)
+            errors /= np.maximum(fro * np.linalg.norm(X, axis=1), np.finfo(float).tiny)
+            better = errors < best
+            gained = errors < 0.3 * best
+            best_X[better], best_Y[better], best[better] = X[better], Y[better], errors[better]
+            if (best <= run.tol).all():
+                status = Status.CONVERGED
+                break
+            if run.iterations >= options.maxiter:
+                status = Status.ITERATION_LIMIT
+                break
+            if not gained.any():
+                break
+    except run.Stop:
+        status = Status.STOPPED
+    if status is Status.STAGNATED and (best <= 16 * run.tol).all():
+        status = Status.CONVERGED
+    notes = ""
+    if factor.rank < m:
+        notes = f"Rank {factor.rank} of {m} with singular values cut at {cut:.2g} times the largest."
+        status = Status.RANK_DEFICIENT if status is Status.CONVERGED else status
+    best = np.where(np.isfinite(best), best, 0.0)
+    residuals = np.linalg.norm(B - tall.adjoint_times(best_X), axis=1)
+    bounds = factor.cond * (best * fro / max(factor.extremes[0], np.finfo(float).tiny) + eps)
+
+    def scalar(values: np.ndarray) -> Any:
+        return float(values[0]) if b.ndim == 1 else values
+
+    return LstsqResult(
+        (best_X[0] if b.ndim == 1 else np.ascontiguousarray(best_X.T)).astype(dtype, copy=False),
+        scalar(residuals),
+        evidence=lambda: Evidence(scalar(best), scalar(bounds), factor.rank, factor.cond, factor.singular_values),
+        method=method,
+        seed=seed,
+        status=status,
+        iterations=run.iterations,
+        passes=tall.passes,
+        history=run.history,
+        notes=notes,
+    )

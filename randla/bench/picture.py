@@ -1,0 +1,130 @@
+"""Pictures of benchmark records. matplotlib is imported here only, and only when a picture is asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from randla.bench.report import seconds
+
+__all__ = ["available", "sketches", "time_accuracy", "to_svg"]
+
+OURS, PEERS = "#0b62a4", "#c2571a"
+FLOOR = 1e-19  # an exact zero has no place on a log axis
+
+
+def available() -> bool:
+    """Whether matplotlib can be imported."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _figure(panels: int) -> tuple[Any, list[Any]]:
+    # A bare Figure, not pyplot: no window system, and no state of the caller's is touched.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.6 * panels, 4.8), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def time_accuracy(records: Sequence[dict[str, Any]]) -> Any:
+    """Backward error over time, one panel per problem: left is faster, down is more accurate."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    figure, axes = _figure(len(records))
+    for ax, record in zip(axes, records, strict=True):
+        solvers = [s for s in record["solvers"] if "seconds" in s]
+        points = [(s["seconds"], max(s["backward_error"], FLOOR), s["name"], s["ours"]) for s in solvers]
+        if not points:
+            ax.set_title(f"{record['problem']}: no solver ran", loc="left", fontsize=11)
+            continue
+        for solver in solvers:  # how the estimate went down within the run
+            path = [*solver.get("history", []), (solver["seconds"], solver["backward_error"])]
+            path = [(t, max(e, FLOOR)) for t, e in path if 0 < t <= solver["seconds"]]
+            ax.plot(*zip(*path, strict=True), color=OURS, lw=0.9, alpha=0.35, zorder=2)
+        for ours, color, marker, label in ((True, OURS, "o", "randla"), (False, PEERS, "s", "NumPy and SciPy")):
+            chosen = [p for p in points if p[3] == ours]
+            if chosen:
+                ax.scatter([p[0] for p in chosen], [p[1] for p in chosen], s=48, c=color, marker=marker, label=label, zorder=3)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: seconds(t)))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        low, high = min(p[0] for p in points), max(p[0] for p in points)
+        ax.set_xlim(low / 1.6, high * 1.6 * (high / low) ** 0.45)  # room for the labels at the right
+        bottom, top = min(p[1] for p in points), max(p[1] for p in points)
+        ax.set_ylim(bottom / 8, max(top * 8, bottom * 1e3))
+        level = record.get("householder_backward_error")
+        if level:
+            ax.axhline(level, color="#888", lw=1, ls="--", zorder=1, label="Householder QR")
+        limit = record.get("bounds", {}).get("qr_limit_seconds")
+        if limit and low / 1.6 < limit < high:
+            ax.axvline(limit, color="#888", lw=1, ls=":", zorder=1, label="2 m n² operations at the GEMM rate")
+        ax.grid(True, which="major", color="#e4e4e4", lw=0.7)
+        ax.set_xlabel("time")
+        ax.set_ylabel("backward error relative to the norm of A")
+        ax.set_title(f"{record['problem']}: {record['m']:,} x {record['n']:,}", loc="left", fontsize=11)
+        ax.legend(loc="upper right", fontsize=8, framealpha=0.9)
+        _label(
+            figure,
+            ax,
+            [(x, y, name.replace("randla.lstsq", "randla"), OURS if ours else PEERS) for x, y, name, ours in points],
+        )
+    return figure
+
+
+def _label(figure: Any, ax: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write a name beside each point, moved up or down until it covers neither another name nor a point."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
+    taken: list[tuple[float, float, float, float]] = []
+    for x, y, _, _ in points:
+        px, py = ax.transData.transform((x, y))
+        taken.append((px - 6, py - 6, px + 6, py + 6))
+    for x, y, name, color in sorted(points, key=lambda p: -p[1]):
+        note = ax.annotate(name, (x, y), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8.5, color=color)
+        box = note.get_window_extent(renderer)
+        px, py = ax.transData.transform((x, y))
+        height = box.height + 1
+        shift = 0.0
+        for step in range(40):
+            shift = height * ((step + 1) // 2) * (-1 if step % 2 else 1)
+            spot = (box.x0, box.y0 + shift, box.x1, box.y1 + shift)
+            inside = ax.bbox.y0 < spot[1] and spot[3] < ax.bbox.y1
+            if inside and not any(spot[0] < t[2] and t[0] < spot[2] and spot[1] < t[3] and t[1] < spot[3] for t in taken):
+                break
+        taken.append((box.x0, box.y0 + shift, box.x1, box.y1 + shift))
+        note.set_position((9, shift * 72 / figure.dpi))
+        if shift:
+            end = ax.transData.inverted().transform((box.x0 - 1, py + shift))
+            ax.plot([x, end[0]], [y, end[1]], color=color, lw=0.6, zorder=2)
+
+
+def sketches(records: Sequence[dict[str, Any]]) -> Any:
+    """Time of each sketch in reads of A, one panel per matrix."""
+    figure, axes = _figure(len(records))
+    for ax, record in zip(axes, records, strict=True):
+        items = sorted(record["sketches"], key=lambda s: -s["reads"])
+        bars = ax.barh(
+            [s["name"] for s in items], [s["reads"] for s in items], color=[OURS if s["ours"] else PEERS for s in items]
+        )
+        ax.bar_label(bars, [f"{s['reads']:.1f}" for s in items], padding=3, fontsize=8.5)
+        ax.axvline(1, color="#888", lw=1, ls="--")
+        ax.set_xlim(0, 1.12 * items[0]["reads"])
+        ax.set_xlabel("time in reads of A (dashed: one read)")
+        ax.set_title(f"{record['problem']}, {record['order']} order", loc="left", fontsize=11)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def to_svg(figure: Any) -> str:
+    """The <svg> element alone, to stand inside HTML."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg")
+    text = out.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,408 @@
+"""The `randla` command: demo, solve, bench, info."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+import randla
+from randla import datasets
+
+if TYPE_CHECKING:
+    from randla.bench.report import Table
+
+METHODS = ("auto", "direct", "spir", "fossils", "lsqr", "momentum", "cholqr", "sketch", "linf")
+EXIT_FAILED, EXIT_USAGE, EXIT_INACCURATE = 1, 2, 3
+EXIT_CODES = """
+exit status:
+  0  done
+  1  failed: an input could not be read or used, or an output could not be written
+  2  wrong usage
+  3  solve: x was written, but the solver did not reach the accuracy it aims for
+"""
+
+
+class Progress:
+    """Says on standard error what is going on: a live line on a terminal, else a line of text every few seconds."""
+
+    def __init__(self, every: float = 5.0) -> None:
+        self.every, self.last = every, time.monotonic()
+        self.status: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self.status = Console(stderr=True).status("starting")
+            self.status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+    def __call__(self, text: str) -> None:
+        if self.status is not None:
+            self.status.update(text)
+        elif time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+
+def show(table: Table) -> None:
+    """Print a table: with rich on a terminal, as plain text elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table.rich())
+    else:
+        print(table.text() + "\n")
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the name `path` when the block ends well, and leaves nothing behind when it does not."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{path}: not a regular file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {target.parent} does not exist")
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~umask)
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def check_output(path: Path, inputs: Sequence[Path] = (), suffixes: Sequence[str] = ()) -> None:
+    """Refuse, before any work is done, an output that could not be written or that is one of the inputs."""
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: the output must end in {' or '.join(suffixes)}")
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise ValueError(f"{path}: the output is also an input; choose another name")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a regular file")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: the folder {folder} cannot be written to")
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_output(path) as file:
+        file.write(text.encode())
+
+
+def size(text: str) -> tuple[int, int]:
+    """'200000x500' as (200000, 500)."""
+    try:
+        m, n = (int(float(part)) for part in text.lower().replace("_", "").split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 200000x500") from None
+    if not m >= n >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a size needs rows >= columns >= 1")
+    return m, n
+
+
+def sizes(text: str) -> list[tuple[int, int]]:
+    return [size(part) for part in text.split(",") if part]
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Real least squares beside LAPACK: a table for each problem, and one picture."""
+    from randla.bench import lstsq, picture, report
+
+    m, n = args.size or ((20_000, 200) if args.quick else (100_000, 500))
+    output = Path(args.output)
+    check_output(output, suffixes=(".png", ".pdf", ".svg"))
+    solvers = [*lstsq.randla_solvers(seed=args.rng), *lstsq.peers(lsqr_iterations=100)]
+    records = []
+    with Progress() as progress:
+        progress("warming up")
+        small = datasets.least_squares(2_000, 20, rng=args.rng)
+        for solver in solvers:  # threads start and libraries load outside of the timing
+            solver.solve(small.A, small.b)
+        cases: list[Callable[[], lstsq.Case]] = [lambda: generated(m, n, args.rng)]
+        if not args.quick and datasets.data_dir() is not None:
+            cases.append(covertype)
+        for make in cases:
+            progress("making the problem")
+            case = make()
+            records.append(lstsq.run(case, solvers, rounds=1, warmup=False, progress=progress))
+    print("min ||A x - b||, one run of each solver. Backward error: the relative change of A for which x is exact.\n")
+    for record in records:
+        show(report.lstsq_table(record))
+    if not picture.available():
+        print("No picture: matplotlib is not installed (pip install matplotlib).")
+        return 0
+    with atomic_output(output) as file:
+        picture.time_accuracy(records).savefig(file, format=output.suffix[1:].lower(), dpi=150)
+    print(f"Picture: {output}")
+    return 0
+
+
+def covertype() -> Any:
+    """Forest cover types as least squares: 581,012 x 54, rank 53, badly scaled."""
+    from randla.bench.lstsq import Case
+
+    A, y = datasets.load("covtype")
+    return Case("covertype", A, np.asarray(y))
+
+
+def generated(m: int, n: int, rng: int, **options: Any) -> Any:
+    from randla.bench.lstsq import Case
+
+    problem = datasets.least_squares(m, n, rng=rng, **options)
+    name = f"generated, cond {options.get('cond', 1e6):.0e}, residual {options.get('residual', 0.1):.3g} of b"
+    return Case(name.replace("e+0", "e").replace("e+", "e"), *problem)
+
+
+def solve(args: argparse.Namespace) -> int:
+    """Read A and b, solve, write x, and say how good it is."""
+    inputs = [Path(args.A)] + ([Path(args.b)] if args.b else [])
+    output = Path(args.output)
+    check_output(output, inputs, suffixes=(".npy", ".csv"))
+    with Progress() as progress:
+        progress(f"reading {inputs[0]}")
+        A, b = datasets.read(inputs[0])
+        if args.b:
+            progress(f"reading {inputs[1]}")
+            b, _ = datasets.read(inputs[1])
+        if b is None:
+            raise ValueError(f"{inputs[0]} holds no right-hand side: name a second file for b")
+        b = b.toarray() if not isinstance(b, np.ndarray) else b
+        if b.ndim == 2 and (b.shape[1] == 1 or (b.shape[0] == 1 and A.shape[0] != 1)):
+            b = b.ravel()  # text formats know no 1-D arrays
+
+        def iteration(intermediate_result: Any) -> None:
+            progress(f"solving: {intermediate(intermediate_result)}")
+
+        progress("solving")
+        start = time.perf_counter()
+        result = randla.lstsq(A, b, ridge=args.ridge, method=args.method, tol=args.tol, rng=args.rng, callback=iteration)
+        elapsed = time.perf_counter() - start
+    with atomic_output(output) as file:
+        if output.suffix.lower() == ".npy":
+            np.save(file, result.x)
+        else:
+            np.savetxt(file, result.x, delimiter=",", fmt="%.17g")
+    m, n = A.shape
+    facts = {
+        "problem": f"{m:,} x {n:,}" + (f", {b.shape[1]} right-hand sides" if b.ndim == 2 else ""),
+        "method": result.method,
+        "time": f"{elapsed:.3g} s",
+        "residual norm": figure(result.residual_norm),
+        "backward error": figure(result.backward_error),
+        "forward error bound": figure(result.error_bound),
+        "rank": f"{result.rank} of {min(m, n)}",
+        "condition": figure(result.cond),
+        "iterations": figure(result.iterations),
+        "passes over A": figure(result.passes),
+        "seed": str(result.seed),
+        "status": f"{result.status.name}: {result.message}",
+        "written": str(output),
+    }
+    for key, value in facts.items():
+        print(f"{key + ':':21}{value}")
+    return 0 if result.success else EXIT_INACCURATE
+
+
+def intermediate(result: Any) -> str:
+    """What a callback of lstsq is told, in a few words."""
+    words = [f"iteration {result.iterations}"]
+    if result.backward_error is not None:
+        words.append(f"backward error {np.max(result.backward_error):.1e}")
+    return ", ".join(words)
+
+
+def figure(value: Any) -> str:
+    """One number to four digits; the largest of several."""
+    if value is None:
+        return "-"
+    return f"{float(np.max(value)):.4g}" + (" (largest)" if np.size(value) > 1 else "")
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Time randla and its peers, print tables, and write what was asked for."""
+    from randla.bench import lstsq, measure, report, sketch
+
+    html, archive = (Path(p) if p else None for p in (args.output, args.json))
+    for path, suffix in ((html, ".html"), (archive, ".json")):
+        if path is not None:
+            check_output(path, suffixes=(suffix,))
+    records: list[dict[str, Any]] = []
+    with Progress() as progress:
+        for m, n in args.sizes:
+            progress(f"making {m} x {n}")
+            options = {"dtype": args.dtype, "order": args.order, "cond": args.cond, "residual": args.residual}
+            case = generated(m, n, args.rng, **options)
+            limits = {"rounds": args.rounds, "budget": args.budget, "progress": progress}
+            if args.what == "lstsq":
+                solvers = [*lstsq.randla_solvers(args.methods.split(","), args.rng), *lstsq.peers()]
+                records.append(lstsq.run(case, solvers, **limits))
+            else:
+                records.append(sketch.run(case.A, min(args.sketch_size or 4 * n, m), **limits))
+    data = {"kind": args.what, "provenance": measure.provenance(), "records": records}
+    table = report.lstsq_table if args.what == "lstsq" else report.sketch_table
+    for record in records:
+        show(table(record))
+    print(report.facts(data["provenance"]))
+    if archive is not None:
+        write_text(archive, json.dumps(data, indent=1, default=plain) + "\n")
+        print(f"Data: {archive}")
+    if html is not None:
+        write_text(html, page(data))
+        print(f"Report: {html}")
+    return 0
+
+
+def page(data: dict[str, Any]) -> str:
+    """The HTML report of what `bench` measured; without matplotlib it holds the tables only."""
+    from randla.bench import picture, report
+
+    table, draw = {
+        "lstsq": (report.lstsq_table, picture.time_accuracy),
+        "sketch": (report.sketch_table, picture.sketches),
+    }[data["kind"]]
+    sections = [(table(r), picture.to_svg(draw([r])) if picture.available() else "") for r in data["records"]]
+    return report.html_page(f"randla bench {data['kind']}", data["provenance"], sections)
+
+
+def plain(value: Any) -> Any:
+    """NumPy scalars and arrays, and enumerations, for JSON."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def info(args: argparse.Namespace) -> int:
+    randla.show_config()
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="randla", description="Randomized numerical linear algebra.", epilog=EXIT_CODES, formatter_class=raw
+    )
+    top.add_argument("--version", action="version", version=f"randla {randla.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="command", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=more, formatter_class=raw
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    p = command("demo", demo, "solve least-squares problems beside LAPACK; prints a table, writes a picture")
+    p.add_argument("--size", type=size, metavar="MxN", help="size of the generated problem (default 100000x500)")
+    p.add_argument("--quick", action="store_true", help="a small problem, a few seconds")
+    p.add_argument(
+        "-o",
+        "--output",
+        default="randla-demo.png",
+        metavar="FILE",
+        help="the picture: .png, .pdf or .svg (default %(default)s)",
+    )
+    p.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed (default %(default)s)")
+
+    suffixes = ", ".join(datasets.SUFFIXES)
+    p = command(
+        "solve",
+        solve,
+        "solve min ||A x - b||^2 + ridge ||x||^2 for matrices in files",
+        f"files: {suffixes}\n{EXIT_CODES}",
+    )
+    p.add_argument("A", help="the matrix")
+    p.add_argument("b", nargs="?", help="the right-hand side; may be left out where the first file holds it (.svm, .npz)")
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help="where x goes: .npy or .csv")
+    p.add_argument("--ridge", type=float, default=0.0, help="weight of ||x||^2 (default %(default)s)")
+    p.add_argument("--method", choices=METHODS, default="auto", help="default %(default)s")
+    p.add_argument("--tol", type=float, default=None, help="backward error to reach (default: what the precision allows)")
+    p.add_argument("--rng", type=int, default=None, metavar="SEED", help="seed; the same seed gives the same x")
+
+    p = command("bench", bench, "measure against LAPACK and installed peers")
+    p.add_argument(
+        "what", nargs="?", choices=("lstsq", "sketch"), default="lstsq", help="what to measure (default %(default)s)"
+    )
+    p.add_argument(
+        "--sizes", type=sizes, default=[(100_000, 100)], metavar="MxN,...", help="problem sizes (default 100000x100)"
+    )
+    p.add_argument("-o", "--output", metavar="FILE.html", help="write tables and plots as one HTML file")
+    p.add_argument("--json", metavar="FILE.json", help="write the raw data")
+    p.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    p.add_argument("--order", choices=("C", "F"), default="C", help="memory order (default %(default)s)")
+    p.add_argument("--cond", type=float, default=1e6, help="condition number (default %(default)s)")
+    p.add_argument("--residual", type=float, default=0.1, help="||b - A x|| / ||b|| (default %(default)s)")
+    p.add_argument("--methods", default="auto,spir,fossils,cholqr,lsqr", help="lstsq: methods of randla (default %(default)s)")
+    p.add_argument("--sketch-size", type=int, metavar="D", help="sketch: rows of the sketch (default 4 per column)")
+    p.add_argument("--rounds", type=int, default=5, help="rounds, each running everything once (default %(default)s)")
+    p.add_argument(
+        "--budget",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds per size after which no round starts (default %(default)s)",
+    )
+    p.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed (default %(default)s)")
+
+    command("info", info, "print version, instruction set, threads, BLAS, CUDA")
+    return top
+
+
+def stop(number: int, frame: Any) -> NoReturn:
+    """Unwind on a request to end, so that temporary files go away."""
+    sys.exit(128 + number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    args = parser().parse_args(argv)
+    with contextlib.suppress(ValueError):  # raised outside of the main thread
+        signal.signal(signal.SIGTERM, stop)
+
+    def warn(message: Warning | str, *where: Any, **more: Any) -> None:
+        print(f"randla: warning: {message}", file=sys.stderr)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            warnings.simplefilter("always", randla.LstsqWarning)
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # the reader went away; python must not complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("randla: interrupted", file=sys.stderr)
+        return 130
+    except MemoryError as error:
+        print(f"randla: error: not enough memory: {error}".rstrip(": "), file=sys.stderr)
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError, np.linalg.LinAlgError) as error:
+        print(f"randla: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    return EXIT_FAILED

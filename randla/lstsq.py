@@ -1,0 +1,220 @@
+"""Least squares: `lstsq` and its methods."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _check, plan
+from ._direct import solve_directly
+from ._matrix import TallMatrix, wrap
+from ._minimum_norm import solve_minimum_norm
+from ._refine import Options, Problem, refine
+from .precondition import Factor, distribution, sketched_factor
+from .result import Evidence, LstsqResult, LstsqWarning, Status
+from .sketch import Distribution
+
+METHODS = ("auto", "direct", "spir", "fossils", "lsqr", "cholqr")
+
+
+def lstsq(
+    A: Any,
+    b: Any,
+    *,
+    ridge: float = 0.0,
+    method: str = "auto",
+    sketch: Distribution | None = None,
+    sketch_size: int | None = None,
+    tol: float | None = None,
+    rcond: float | None = None,
+    x0: Any = None,
+    maxiter: int | None = None,
+    allow_copy: bool = True,
+    rng: Any = None,
+    callback: Callable[[Any], None] | None = None,
+    verbose: int = 0,
+) -> LstsqResult:
+    """Solve min ||A x - b||^2 + ridge ||x||^2, to LAPACK's accuracy and with a certificate.
+
+    Parameters
+    ----------
+    A : array (m, n), CSR/CSC matrix or LinearOperator
+        float32 or float64 (integers are converted to float64; complex dense matrices go to LAPACK). Any strides, read only,
+        never copied or changed by the iterative methods. m < n asks for the solution of minimum norm.
+    b : array (m,) or (m, k)
+    ridge : float
+        Weight of ||x||^2.
+    method : str
+        "auto": the fastest of the backward stable methods by a cost model with measured constants.
+        "direct": LAPACK, QR with a rank decision by singular values.
+        "spir": sketched preconditioner, warm start, conjugate gradients with iterative refinement; backward stable
+        (Epperly, Meier, Nakatsukasa 2024).
+        "fossils": the same with a fixed damping and momentum instead of conjugate gradients.
+        "cholqr": the preconditioner is made exact by one Cholesky QR pass, then refinement; for few columns.
+        "lsqr": sketched preconditioner, warm start and LSQR; forward stable only.
+    sketch : Distribution
+        Default BlockSRHT() for dense A, SparseStack() otherwise.
+    sketch_size : int
+        Rows of the sketch; default by the cost model.
+    tol : float
+        Backward error, relative to ||A||_F, to aim at; default the unit roundoff of the data (2.2e-16, 1.2e-7).
+    rcond : float
+        Singular values below rcond times the largest, after scaling the columns, count as zero; default 10 eps.
+    x0 : array, (n,) or (n, k)
+        A first guess; used where its residual is smaller than that of the sketched solution.
+    maxiter : int
+        Limit of inner iterations, default 500.
+    allow_copy : bool
+        Whether a working copy of A may be made: LAPACK needs one ("direct"). With False, "auto" does not choose "direct".
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        As in SPEC 7; `result.seed` replays the run.
+    callback : callable
+        Called as callback(intermediate_result) after every iteration, with fields iteration, passes, time, backward_error,
+        residual_norm and x; raising StopIteration ends the run.
+    verbose : int
+        1 prints a summary, 2 a line per iteration.
+
+    Returns
+    -------
+    LstsqResult
+
+    Warns
+    -----
+    LstsqWarning
+        Rank deficiency, stagnation, iteration limit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Unsuitable arguments; NaN or infinite entries.
+    """
+    a = _check.matrix(A, "A", operators=True)
+    rhs = _check.array(b, "b")
+    m, n = a.shape
+    if rhs.ndim not in (1, 2) or rhs.shape[0] != m:
+        raise ValueError(f"b must have shape ({m},) or ({m}, k), as A has shape {tuple(a.shape)}; got {rhs.shape}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    ridge = _check.real(ridge, "ridge")
+    options = Options(
+        tol=None if tol is None else _check.real(tol, "tol", strict=True),
+        maxiter=500 if maxiter is None else _check.integer(maxiter, "maxiter", 1),
+        callback=callback,
+        verbose=_check.integer(verbose, "verbose", 0),
+    )
+    if rcond is not None:
+        rcond = _check.real(rcond, "rcond")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable; got {callback!r}")
+    guess = None if x0 is None else _guess(x0, n, rhs)
+    if sketch_size is not None:
+        sketch_size = _check.integer(sketch_size, "sketch_size", max(n, 1))
+    seed = None if rng is None else _check.seed(rng)
+
+    dense = isinstance(a, np.ndarray)
+    chosen = plan.choose(a, rhs, method, allow_copy=allow_copy, sketched=sketch is not None or sketch_size is not None)
+    if chosen == "direct":
+        if not dense:
+            raise TypeError(f"method 'direct' needs a dense array; got {type(A).__name__}")
+        if not allow_copy:
+            raise ValueError("method 'direct' works on a copy of A; got allow_copy=False")
+        result = solve_directly(a, rhs, ridge, rcond, seed or 0)
+    else:
+        dtype = np.result_type(a.dtype if hasattr(a, "dtype") and a.dtype is not None else np.float64, rhs.dtype)
+        if dtype.kind == "c":
+            raise TypeError(f"method {chosen!r} needs real A and b; got {dtype}: use method='direct'")
+        _check.finite(rhs, "b")
+        seed = _check.seed(rng) if seed is None else seed
+        matrix = wrap(a)
+        if m < n:
+            result = solve_minimum_norm(matrix, rhs, dtype, chosen, sketch, sketch_size, ridge, rcond, seed, options)
+        else:
+            result = _solve(matrix, rhs, dtype, chosen, sketch, sketch_size, ridge, rcond, guess, seed, options)
+    if verbose:
+        print(result)
+    if result.status not in (Status.CONVERGED, Status.DIRECT, Status.SKETCHED_ACCURACY):
+        warnings.warn(result.message, LstsqWarning, stacklevel=2)
+    return result
+
+
+def _guess(x0: Any, n: int, b: np.ndarray) -> np.ndarray:
+    x = _check.array(x0, "x0")
+    wanted = (n, *b.shape[1:])
+    if x.shape != wanted:
+        raise ValueError(f"x0 must have shape {wanted}, as A has {n} columns and b has shape {b.shape}; got {x.shape}")
+    _check.finite(x, "x0")
+    return np.ascontiguousarray(x.reshape(n, -1).T, dtype=np.float64)
+
+
+def _solve(
+    matrix: TallMatrix,
+    b: np.ndarray,
+    dtype: np.dtype,
+    method: str,
+    sketch: Any,
+    sketch_size: int | None,
+    ridge: float,
+    rcond: float | None,
+    guess: np.ndarray | None,
+    seed: int,
+    options: Options,
+) -> LstsqResult:
+    start_time = time.perf_counter()
+    n = matrix.shape[1]
+    B = np.ascontiguousarray(b.reshape(len(b), -1).T, dtype=np.float64)
+    eps = float(np.finfo(dtype).eps)
+    cut = 10 * eps if rcond is None else max(rcond, eps)
+    chosen = distribution(sketch, matrix)
+    d = sketch_size if sketch_size is not None else plan.sketch_size(matrix, method, len(B), eps)
+    factor = sketched_factor(matrix, B, chosen, max(d, 1), seed, ridge=ridge, rcond=cut)
+    if method == "cholqr":
+        factor.improve(matrix, ridge)
+    problem = Problem(matrix, B, ridge, factor, d, dtype, start_time)
+    outcome = refine(problem, method, guess, options)
+    status, notes = outcome.status, ""
+    if factor.rank < n:
+        if status in (Status.CONVERGED, Status.SKETCHED_ACCURACY):
+            status = Status.RANK_DEFICIENT
+        notes = f"Rank {factor.rank} of {n} with singular values cut at {cut:.2g} times the largest."
+    return LstsqResult(
+        _shaped(outcome.X, b, dtype),
+        _scalar(outcome.residual_norms, b),
+        evidence=_evidence(problem, outcome.X, outcome.residual_norms, outcome.G, outcome.backward_errors, b, eps),
+        method=method,
+        seed=seed,
+        status=status,
+        iterations=outcome.iterations,
+        passes=matrix.passes,
+        history=outcome.history,
+        notes=notes,
+    )
+
+
+def _shaped(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (X[0] if b.ndim == 1 else np.ascontiguousarray(X.T)).astype(dtype, copy=False)
+
+
+def _scalar(values: np.ndarray, b: np.ndarray) -> Any:
+    return float(values[0]) if b.ndim == 1 else values
+
+
+def _evidence(
+    problem: Problem,
+    X: np.ndarray,
+    residual_norms: np.ndarray,
+    G: np.ndarray,
+    backward_errors: np.ndarray,
+    b: np.ndarray,
+    eps: float,
+) -> Callable[[], Evidence]:
+    factor: Factor = problem.factor
+
+    def make() -> Evidence:
+        bounds = problem.certificate.error_bounds(X, residual_norms, G, eps)
+        return Evidence(_scalar(backward_errors, b), _scalar(bounds, b), factor.rank, factor.cond, factor.singular_values)
+
+    return make

@@ -1,0 +1,96 @@
+"""Which method, and how many rows of sketch: a cost model in seconds with measured constants.
+
+The constants are those of a two-core Zen 5 machine (benchmarks/report.py prints what it measured); only their ratios matter.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ._matrix import Operator, Sparse, TallMatrix
+
+READ = 36e9  # bytes per second, all cores
+GEMM = 100e9  # float64 flops per second
+QR_LARGE, QR_SMALL = 60e9, 6e9  # Householder QR of many and of few columns
+SYRK = 70e9  # useful flops of A'A
+CALL = 3e-4  # seconds of Python and LAPACK calls in an iterative solve, small as it may be
+SOLVE = 8e9  # bytes per second of a triangular solve
+SKETCH_PASSES = 2.2
+NATS = {"float64": 30.0, "float32": 13.0}  # from the sketched solution to the unit roundoff
+
+
+def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bool) -> str:
+    """The method that runs for `method`."""
+    if method != "auto":
+        return method
+    m, n = a.shape
+    if not isinstance(a, np.ndarray):
+        return "spir"
+    if a.dtype.kind == "c" or b.dtype.kind == "c" or m == 0 or n == 0:
+        return "direct"
+    if sketched or not allow_copy:
+        return "spir"
+    if m < n:
+        m, n = n, m
+    if m < 4 * n or m * n * n < 4e6:
+        return "direct"
+    k = b.size // len(b)
+    costs = {"direct": direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, k, a.itemsize)}
+    return min(costs, key=lambda name: costs[name])
+
+
+def direct_seconds(m: int, n: int, k: int, itemsize: int) -> float:
+    rate = QR_SMALL + (QR_LARGE - QR_SMALL) * n / (n + 300)
+    return (2 * m * n * n + 4 * m * n * k) / (rate * 8 / itemsize) + 3 * m * n * itemsize / READ + 2e-5
+
+
+def iterative_seconds(m: int, n: int, k: int, itemsize: int) -> dict[str, float]:
+    one_pass = pass_seconds(m * n * itemsize, n, k)
+    dtype = "float32" if itemsize == 4 else "float64"
+    d = best_rows(m, n, one_pass, NATS[dtype])
+    spir = _spir_seconds(n, d, one_pass, NATS[dtype])
+    gram = 3 * m * n * n / GEMM + SKETCH_PASSES * one_pass + 5 * one_pass
+    return {"spir": spir, "cholqr": CALL + gram}
+
+
+def pass_seconds(size: float, n: int, k: int) -> float:
+    """One fused pass with k right-hand sides and the two triangular solves that go with it."""
+    return size / READ * max(1.0, 0.35 * k + 0.65) + 8 * n * n * k / SOLVE + 2e-5
+
+
+def _spir_seconds(n: int, d: float, one_pass: float, nats: float) -> float:
+    iterations = nats / (0.5 * math.log(d / n)) + 3
+    return CALL + SKETCH_PASSES * one_pass + d * n * n / SYRK + n**3 / GEMM + iterations * one_pass
+
+
+def best_rows(m: int, n: int, one_pass: float, nats: float) -> int:
+    """Rows of sketch that minimise the total: more rows cost a larger factorization and save iterations."""
+    best, rows = math.inf, 4 * n
+    d = 3.0 * n
+    while d <= max(3 * n, min(m / 3, 4000 * n)):
+        seconds = _spir_seconds(n, d, one_pass, nats)
+        if seconds < best:
+            best, rows = seconds, math.ceil(d)
+        d *= 1.15
+    return rows
+
+
+def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
+    m, n = matrix.shape
+    if n == 0:
+        return 1
+    if method == "cholqr":
+        d = 6 * n + 64
+    else:
+        nats = NATS["float64" if eps < 1e-10 else "float32"]
+        if isinstance(matrix, Operator):
+            d = 12 * n
+        else:
+            size = (
+                matrix.A.nnz * (matrix.dtype.itemsize + 4) * 2 if isinstance(matrix, Sparse) else m * n * matrix.dtype.itemsize
+            )
+            d = best_rows(m, n, pass_seconds(size, n, k), nats)
+    return max(n + 8, min(d, max(m, n + 8)))

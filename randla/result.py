@@ -1,0 +1,138 @@
+"""What a solver returns: the answer with its evidence, and a Status whose member is a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+class LstsqWarning(UserWarning):
+    """Numerical trouble in a least-squares solve: rank deficiency, stagnation, too few iterations."""
+
+
+class Status(enum.Enum):
+    """How a solve ended. The value is the sentence shown to users."""
+
+    CONVERGED = "The solution has the requested backward error."
+    DIRECT = "Solved by LAPACK."
+    SKETCHED_ACCURACY = "Solved to forward stability by a Krylov method; the backward error is as stated."
+    RANK_DEFICIENT = "A is numerically rank deficient: the minimum-norm solution of the truncated problem is returned."
+    STAGNATED = "Progress stopped before the requested backward error was reached; the best iterate is returned."
+    ITERATION_LIMIT = "The iteration limit was reached before the requested backward error; the best iterate is returned."
+    STOPPED = "The callback stopped the run; the best iterate is returned."
+
+    @property
+    def success(self) -> bool:
+        return self in (Status.CONVERGED, Status.DIRECT, Status.SKETCHED_ACCURACY, Status.RANK_DEFICIENT)
+
+
+@dataclasses.dataclass(repr=False)
+class Evidence:
+    """The certificate of a least-squares solution, computed when first asked for."""
+
+    backward_error: Any
+    error_bound: Any
+    rank: int
+    cond: float
+    singular_values: Callable[[], np.ndarray]
+
+
+class LstsqResult:
+    """Solution of a least-squares problem; also unpacks as `x, residuals, rank, s` like scipy.linalg.lstsq.
+
+    Attributes
+    ----------
+    x : ndarray, (n,) or (n, k)
+        The solution, in the dtype of the data.
+    residual_norm : float or ndarray (k,)
+        ||b - A x||, without the ridge term.
+    backward_error : float or ndarray (k,)
+        Certificate: size, relative to ||A||_F, of the smallest change of A that makes x an exact solution (Karlson and
+        Walden 1997, as estimated from the sketch; with ridge, of the augmented problem).
+    error_bound : float or ndarray (k,)
+        Estimate of the relative forward error ||x - x*|| / ||x||.
+    rank : int
+        Numerical rank; below n the solution is the minimum-norm one of the truncated problem.
+    cond : float
+        Estimated condition number of A (of its truncation to `rank`), after scaling its columns to equal norms, which is
+        what the accuracy depends on.
+    iterations, passes : int
+        Inner iterations; reads of A, sketching included.
+    method : str
+        The method that ran ("auto" is resolved).
+    seed : int
+        Replays the run: pass it as `rng`.
+    status : Status
+    message : str
+    success : bool
+    history : list of dict
+        One entry per iteration: iteration, passes, time (seconds), backward_error (estimate), residual_norm.
+    s : ndarray
+        Singular values of A: exact for "direct" and "cholqr", else of the sketch, within a factor 1 +- sqrt(n / d) of A's.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        residual_norm: Any,
+        *,
+        evidence: Callable[[], Evidence],
+        method: str,
+        seed: int,
+        status: Status,
+        iterations: int = 0,
+        passes: int = 0,
+        history: list[dict[str, Any]] | None = None,
+        notes: str = "",
+    ):
+        self.x, self.residual_norm = x, residual_norm
+        self.method, self.seed, self.status = method, seed, status
+        self.iterations, self.passes = iterations, passes
+        self.history = [] if history is None else history
+        self.notes = notes
+        self._make_evidence = evidence
+
+    @cached_property
+    def _evidence(self) -> Evidence:
+        return self._make_evidence()
+
+    @property
+    def backward_error(self) -> Any:
+        return self._evidence.backward_error
+
+    @property
+    def error_bound(self) -> Any:
+        return self._evidence.error_bound
+
+    @property
+    def rank(self) -> int:
+        return self._evidence.rank
+
+    @property
+    def cond(self) -> float:
+        return self._evidence.cond
+
+    @cached_property
+    def s(self) -> np.ndarray:
+        return self._evidence.singular_values()
+
+    @property
+    def message(self) -> str:
+        return f"{self.status.value} {self.notes}".rstrip()
+
+    @property
+    def success(self) -> bool:
+        return self.status.success
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.x, np.square(self.residual_norm), self.rank, self.s))
+
+    def __repr__(self) -> str:
+        names = ("status", "method", "residual_norm", "backward_error", "error_bound", "rank", "cond", "iterations")
+        rows = [f"{name:>16}: {getattr(self, name)}" for name in (*names, "passes", "seed")]
+        return "\n".join([f"{'message':>16}: {self.message}", *rows, f"{'x':>16}: {np.array2string(self.x, threshold=8)}"])

@@ -1,0 +1,76 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import randla
+
+FAMILIES = {
+    "gaussian": randla.Gaussian(),
+    "stack": randla.SparseStack(),
+    "stack3": randla.SparseStack(nnz=3),
+    "sign": randla.SparseSign(),
+    "sign5": randla.SparseSign(nnz=5),
+    "count": randla.CountSketch(),
+    "srht": randla.BlockSRHT(),
+    "srht16": randla.BlockSRHT(block=16),
+    "srht32": randla.BlockSRHT(block=32),
+    "srht128": randla.BlockSRHT(block=128),
+}
+# One configuration of each kernel, for the tests that vary everything else.
+DEFAULTS = ("gaussian", "stack", "sign", "count", "srht")
+
+
+@pytest.fixture(params=FAMILIES)
+def distribution(request):
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(params=DEFAULTS)
+def family(request):
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture(params=["C", "F"])
+def order(request):
+    return request.param
+
+
+@pytest.fixture
+def data_file():
+    """Path of a named file in RANDLA_DATA; skips, saying where it looked, when the file is not there."""
+    folder = Path(os.environ.get("RANDLA_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+    def find(name):
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f"{path} not found; set RANDLA_DATA to the folder of data sets")
+        return path
+
+    return find
+
+
+def cuda_problem():
+    """Why GPU tests cannot run here, or None."""
+    try:
+        import cupy
+        import randla._cuda  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    try:
+        return None if cupy.cuda.runtime.getDeviceCount() else "no CUDA device"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return str(error)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and (problem := cuda_problem()):
+        if os.environ.get("RANDLA_REQUIRE_CUDA") == "1":
+            pytest.fail(f"RANDLA_REQUIRE_CUDA=1, but {problem}", pytrace=False)
+        pytest.skip(f"needs a GPU: {problem}")
