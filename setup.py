@@ -1,4 +1,4 @@
-"""Builds randla._cpu with any C++17 compiler. OpenMP is used where the compiler has it."""
+"""Builds randla._cpu with any C++17 compiler. OpenMP, where the compiler has it, tells the number of threads."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ if X86:
     sources += ["isa_avx2.cpp", "isa_avx512.cpp"]
 
 # Contraction into fused multiply-add would make results depend on the instruction set.
-COMPILE = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
+COMPILE = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-pthread"]
 
 
 class BuildExt(build_ext):
@@ -27,7 +27,7 @@ class BuildExt(build_ext):
                 ext.extra_compile_args += ["-fopenmp"]
                 ext.extra_link_args += ["-fopenmp"]
             else:
-                print("randla: this compiler has no OpenMP; the kernels will run on one thread")
+                print("randla: this compiler has no OpenMP; OMP_NUM_THREADS and threadpoolctl will not be heard")
         super().build_extensions()
 
     def has_openmp(self) -> bool:
@@ -49,7 +49,7 @@ cpu = Pybind11Extension(
     define_macros=[("RANDLA_X86", str(int(X86)))],
     cxx_std=17,
     extra_compile_args=COMPILE + ([f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else []),
-    extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
+    extra_link_args=["-pthread"] + ([f"-fsanitize={SANITIZE}"] if SANITIZE else []),
     depends=[str(p) for p in Path("csrc").rglob("*") if p.suffix in (".h", ".inl")],
 )
 

@@ -66,6 +66,7 @@ def tall(shape: tuple[int, int], quick: bool, progress: Progress) -> dict[str, A
             "certificate": float(np.max(results[name].backward_error)),
             "forward_error": judge.forward_error(results[name].x),
             "method": results[name].method,
+            "rank": results[name].rank,
             "passes": results[name].passes,
         }
     for name in ("numpy.linalg.lstsq", "scipy gelsd"):

@@ -86,12 +86,18 @@ class TallMatrix:
 class Dense(TallMatrix):
     default_sketch = BlockSRHT()
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether rows of A are scattered in memory."""
+        return self.A.strides[1] != self.A.itemsize
+
     def _residual(self, X: np.ndarray, B: np.ndarray | None, R: np.ndarray, G: np.ndarray) -> np.ndarray:
         return _cpu.residual(self.A, X, B, R, G)
 
     def sketched(self, S: SketchOperator, B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         # Each row of A enters one output block of a BlockSRHT: the sketch can be made in slices at the cost of one pass.
-        if not isinstance(S.distribution, BlockSRHT):
+        # Not so for column-major A, whose columns are read whole.
+        if not isinstance(S.distribution, BlockSRHT) or self.by_columns:
             yield from super().sketched(S, B)
             return
         self.passes += 1

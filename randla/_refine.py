@@ -92,7 +92,7 @@ class Run:
 
     def __init__(self, options: Options, eps: float, matrix: TallMatrix, start_time: float):
         self.options, self.matrix, self.start_time = options, matrix, start_time
-        self.tol = eps if options.tol is None else options.tol
+        self.tol = eps / 4 if options.tol is None else options.tol
         self.iterations = 0
         self.history: list[dict[str, Any]] = []
 
@@ -130,10 +130,13 @@ class _Iterates(Run):
         self.G = np.zeros((0, 0))
 
     def take(self, X: np.ndarray) -> None:
-        """Make X the current iterates of all right-hand sides."""
+        """Make X the first iterates of all right-hand sides."""
         self.X = X
         self.norms, self.augmented, self.G = self.problem.evaluate(X, np.arange(len(X)))
-        self.errors = self.problem.certificate.backward_errors(X, self.augmented, self.G)
+        # Far from the goal a bound will do; the exact estimate needs a factorization.
+        self.errors = self.problem.certificate.upper_bounds(X, self.problem.factor.adjoint(self.G))
+        if not (self.errors > 1e4 * self.tol).all():
+            self.errors = self.problem.certificate.backward_errors(X, self.augmented, self.G)
 
     def offer(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Evaluate new iterates for some right-hand sides, keep those that are better; returns their backward errors."""
@@ -168,8 +171,7 @@ def refine(problem: Problem, method: str, guess: np.ndarray | None, options: Opt
 
 
 def _cycles(problem: Problem, run: _Iterates, method: str) -> Outcome:
-    factor, options = problem.factor, run.options
-    fro = factor.frobenius
+    factor, certificate, options = problem.factor, problem.certificate, run.options
     # The operator M is applied with a relative error of about cond * eps: further inner progress would be imaginary.
     trust = min(max(4 * factor.cond * np.finfo(np.float64).eps, 1e-13), 0.05)
     idle = np.zeros(len(run.X), dtype=int)
@@ -184,7 +186,6 @@ def _cycles(problem: Problem, run: _Iterates, method: str) -> Outcome:
         base, C = run.X[rows], factor.adjoint(run.G[rows])
         size = np.linalg.norm(C, axis=1)
         before = run.errors[rows].copy()
-        first = run.iterations
 
         def progress(
             S: np.ndarray,
@@ -192,23 +193,18 @@ def _cycles(problem: Problem, run: _Iterates, method: str) -> Outcome:
             base: np.ndarray = base,
             size: np.ndarray = size,
             rows: np.ndarray = rows,
-            first: int = first,
         ) -> np.ndarray:
             run.iterations += 1
             left = np.linalg.norm(S, axis=1)
-            norms = np.linalg.norm(base, axis=1)
-            if run.iterations == first + 1:
-                # A poor first guess says nothing about the size of the solution.
-                norms = np.maximum(norms, np.linalg.norm(base + factor.apply(Y), axis=1))
-                np.copyto(x_norms, norms)
-            # ||(A'A + phi^2)^(-1/2) A'r|| <= ||N'A'r||: an upper bound of the certificate without a pass.
-            estimates = left / np.where(x_norms > 0, x_norms * fro, 1)
+            X = base + factor.apply(Y)
+            estimates = certificate.upper_bounds(X, S)
+            if (estimates <= 64 * run.tol).all():
+                estimates = certificate.backward_errors(X, run.augmented[rows], factor.gradient(S))
             everything = run.errors.copy()
             everything[rows] = estimates
-            run.record(everything, run.norms, lambda: _with_rows(run.X, rows, base + factor.apply(Y)))
-            return (estimates <= 0.25 * run.tol) | (left <= trust * size) | (run.iterations >= options.maxiter)
+            run.record(everything, run.norms, lambda: _with_rows(run.X, rows, X))
+            return (estimates <= 0.5 * run.tol) | (left <= trust * size) | (run.iterations >= options.maxiter)
 
-        x_norms = np.linalg.norm(base, axis=1)
         limit = options.maxiter - run.iterations
         if method == "fossils":
             Y, _ = krylov.heavy_ball(problem.normal, C, progress, limit, _distortion(problem))

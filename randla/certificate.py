@@ -38,6 +38,11 @@ class Certificate:
             self._cache[step] = factor.regularized(2.0 ** (step / _STEPS_PER_OCTAVE))
         return self._cache[step]
 
+    def upper_bounds(self, X: np.ndarray, Z: np.ndarray) -> np.ndarray:
+        """Bounds from N'A'r = Z alone: ||(A'A + phi^2 I)^(-1/2) A'r|| <= ||N'A'r||."""
+        scale = np.linalg.norm(X, axis=1) * self.factor.frobenius
+        return np.linalg.norm(Z, axis=1) / np.where(scale > 0, scale, 1)
+
     def backward_error(self, x: np.ndarray, residual_norm: float, gradient: np.ndarray) -> float:
         """For one solution; `gradient` is A'r."""
         x_norm, fro = float(np.linalg.norm(x)), self.factor.frobenius

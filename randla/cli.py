@@ -19,11 +19,11 @@ import numpy as np
 
 import randla
 from randla import datasets
+from randla.lstsq import METHODS
 
 if TYPE_CHECKING:
     from randla.bench.report import Table
 
-METHODS = ("auto", "direct", "spir", "fossils", "lsqr", "momentum", "cholqr", "sketch", "linf")
 EXIT_FAILED, EXIT_USAGE, EXIT_INACCURATE = 1, 2, 3
 EXIT_CODES = """
 exit status:
@@ -151,8 +151,8 @@ def demo(args: argparse.Namespace) -> int:
         for make in cases:
             progress("making the problem")
             case = make()
-            records.append(lstsq.run(case, solvers, rounds=1, warmup=False, progress=progress))
-    print("min ||A x - b||, one run of each solver. Backward error: the relative change of A for which x is exact.\n")
+            records.append(lstsq.run(case, solvers, rounds=3, least=1, budget=10, warmup=False, progress=progress))
+    print("min ||A x - b||. Backward error: the relative change of A for which x is exact.\n")
     for record in records:
         show(report.lstsq_table(record))
     if not picture.available():
@@ -232,7 +232,7 @@ def solve(args: argparse.Namespace) -> int:
 
 def intermediate(result: Any) -> str:
     """What a callback of lstsq is told, in a few words."""
-    words = [f"iteration {result.iterations}"]
+    words = [f"iteration {result.iteration}"]
     if result.backward_error is not None:
         words.append(f"backward error {np.max(result.backward_error):.1e}")
     return ", ".join(words)

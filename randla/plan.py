@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._matrix import Operator, Sparse, TallMatrix
+from ._matrix import Dense, Operator, Sparse, TallMatrix
 
 READ = 36e9  # bytes per second, all cores
 GEMM = 100e9  # float64 flops per second
@@ -19,7 +19,7 @@ SYRK = 70e9  # useful flops of A'A
 CALL = 3e-4  # seconds of Python and LAPACK calls in an iterative solve, small as it may be
 SOLVE = 8e9  # bytes per second of a triangular solve
 SKETCH_PASSES = 2.2
-NATS = {"float64": 30.0, "float32": 13.0}  # from the sketched solution to the unit roundoff
+NATS = {"float64": 29.0, "float32": 11.0}  # from the sketched solution to the unit roundoff
 
 
 def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bool) -> str:
@@ -93,4 +93,7 @@ def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
                 matrix.A.nnz * (matrix.dtype.itemsize + 4) * 2 if isinstance(matrix, Sparse) else m * n * matrix.dtype.itemsize
             )
             d = best_rows(m, n, pass_seconds(size, n, k), nats)
+        if isinstance(matrix, Dense) and matrix.by_columns:
+            # This sketch is held whole: at most 4 % of A, where that is a good number of rows.
+            d = min(d, max(m // 25, 6 * n))
     return max(n + 8, min(d, max(m, n + 8)))

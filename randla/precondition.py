@@ -18,11 +18,11 @@ from .sketch import Distribution
 Powers = Callable[[np.ndarray], np.ndarray]
 Slices = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
-# A Cholesky factor of the sketched Gram matrix is a preconditioner as good as that of a QR factorization while
-# eps cond^2 stays far below one: at this limit it changes the singular values of A N by about 1e-3.
-GRAM_COND_LIMIT = 2e6
+# A Cholesky factor of the sketched Gram matrix is as good a preconditioner as R of a QR factorization while eps cond^2 stays
+# well below one: at this limit it moves the smallest singular values of A N by a few percent. The limit is checked, always.
+GRAM_COND_LIMIT = 1e7
 
-_BLOCK = 1 << 17  # entries of A N at a time: 1 MB
+_BLOCK = 1 << 19  # entries of A N at a time: 4 MB
 
 
 @dataclasses.dataclass
@@ -58,6 +58,12 @@ class Factor:
         if len(G) == 1:
             return blas.dtrsv(self.R, scaled[0], trans=1)[None, :]
         return blas.dtrsm(1.0, self.R, np.asfortranarray(scaled.T), trans_a=1).T
+
+    def gradient(self, Z: np.ndarray) -> np.ndarray:
+        """Rows G in the row space with N'G = Z."""
+        if self.V is not None and self.sigma is not None:
+            return (Z * self.sigma[: self.rank]) @ self.V[:, : self.rank].T / self.scale
+        return blas.dtrmm(1.0, self.R, np.asfortranarray(Z.T), trans_a=1).T / self.scale
 
     def project(self, G: np.ndarray) -> np.ndarray:
         """The part of rows G that lies in the kept directions (for an unscaled factor)."""
@@ -104,14 +110,13 @@ class Factor:
         A N is made in blocks of rows that stay in the cache and is never stored. One pass over A.
         """
         r, n = self.rank, len(self.R)
-        N = np.asfortranarray(self.apply(np.eye(r)).T)
-        gram = np.zeros((r, r), order="F")
-        for block in matrix.row_blocks(max(256, _BLOCK // max(1, n))):
-            AN = blas.dgemm(1.0, N, block.T, trans_a=1)
-            gram = blas.dsyrk(1.0, AN, beta=1.0, c=gram, overwrite_c=1)
-        if ridge > 0:
-            gram = blas.dsyrk(ridge, N, beta=1.0, c=gram, trans=1, overwrite_c=1)
-        R, info = lapack.dpotrf(gram, lower=0, overwrite_a=1)
+        N = np.ascontiguousarray(self.apply(np.eye(r)).T)
+        rows = max(256, _BLOCK // max(1, n))
+        gram, product, AN = ridge * (N.T @ N), np.empty((r, r)), np.empty((rows, r))
+        for block in matrix.row_blocks(rows):
+            part = np.matmul(block, N, out=AN[: len(block)])
+            gram += np.matmul(part.T, part, out=product)
+        R, info = lapack.dpotrf(gram.T, lower=0)
         if info != 0:
             return  # A N is far from orthonormal: the sketched factor remains the better one
         if self.V is None:
@@ -159,14 +164,16 @@ def _triangular_condition(R: np.ndarray) -> float:
 
 def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Factor | None:
     """Cholesky factor of the sketched Gram matrix; None where the condition number makes it unreliable."""
-    scale, gram, moments = np.ones(n), np.zeros((n, n), order="F"), np.zeros((n, k))
+    # The large products all go to numpy's BLAS: alternating with scipy's, two sets of its threads would wait for work at once.
+    scale, gram, moments = np.ones(n), np.zeros((n, n)), np.zeros((n, k))
+    product = np.empty((n, n))
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
             # The first slice stands for the columns' sizes; what it misjudges costs nothing but rounding room.
             scale = powers(np.abs(SA).max(axis=0, initial=0.0))
         if (scale != 1).any():
             SA *= scale
-        gram = blas.dsyrk(1.0, SA.T, beta=1.0, c=gram, overwrite_c=1)
+        gram += np.matmul(SA.T, SA, out=product)
         moments += SA.T @ SB
     gram[np.diag_indices_from(gram)] += ridge * scale**2
     # Columns of equal norm: what is left of the condition number is what matters.
@@ -179,13 +186,13 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fa
         gram *= extra
         moments *= extra[:, None]
         scale = scale * extra
-    R, info = lapack.dpotrf(gram, lower=0)
+    R, info = lapack.dpotrf(gram.T, lower=0)
     if info != 0:
         return None
     cond_one = _triangular_condition(R)
     if not cond_one <= GRAM_COND_LIMIT * np.sqrt(n):
         return None
-    factor = Factor(R, scale, np.zeros((k, n)), cond_one, gram=gram, rank=n)
+    factor = Factor(R, scale, np.zeros((k, n)), cond_one, gram=gram.T, rank=n)
     if factor.cond > GRAM_COND_LIMIT:
         return None
     y = blas.dtrsm(1.0, R, np.asfortranarray(moments), trans_a=1)

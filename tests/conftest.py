@@ -1,8 +1,9 @@
 import os
-from pathlib import Path
 
 import numpy as np
+import problems
 import pytest
+from threadpoolctl import threadpool_limits
 
 import randla
 
@@ -43,17 +44,15 @@ def order(request):
 
 
 @pytest.fixture
+def one_blas_thread():
+    """Bits of a Gaussian product depend on the threads of BLAS, and small products only contend for them."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@pytest.fixture
 def data_file():
-    """Path of a named file in RANDLA_DATA; skips, saying where it looked, when the file is not there."""
-    folder = Path(os.environ.get("RANDLA_DATA") or Path(__file__).parents[2] / "shared" / "data")
-
-    def find(name):
-        path = folder / name
-        if not path.exists():
-            pytest.skip(f"{path} not found; set RANDLA_DATA to the folder of data sets")
-        return path
-
-    return find
+    return problems.data_file
 
 
 def cuda_problem():

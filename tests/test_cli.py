@@ -63,9 +63,7 @@ def test_info_prints_the_configuration(capsys):
     assert randla.__version__ in shown
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["nonsense"], ["solve"], ["demo", "--size", "3x4"], ["bench", "--sizes", "huge"]]
-)
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["solve"], ["demo", "--size", "3x4"], ["bench", "--sizes", "huge"]])
 def test_wrong_usage_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as stop:
         run(*words)

@@ -18,6 +18,8 @@ from threadpoolctl import threadpool_limits
 import randla
 from randla import _cpu
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 THREADS = [1, 2, 3, 8]
 openmp = pytest.mark.skipif(not _cpu.has_openmp(), reason="built without OpenMP")
 
@@ -25,9 +27,7 @@ openmp = pytest.mark.skipif(not _cpu.has_openmp(), reason="built without OpenMP"
 @pytest.fixture(autouse=True)
 def _restore_threads():
     before = _cpu.max_threads()
-    # BLAS multiplies the tiles of a Gaussian sketch, and its sums do depend on its own number of threads.
-    with threadpool_limits(1, user_api="blas"):
-        yield
+    yield
     randla.set_num_threads(before)
 
 
@@ -49,10 +49,8 @@ def residual(A, k=1):
     x, b = matrix(k, n, np.float64), matrix(k, m, np.float64)
     r, g = np.zeros((k, m)), np.zeros((k, n))
     if sp.issparse(A):
-        squares = _cpu.residual_csr(A.data, A.indptr, A.indices, n, x, b, r, g)
-    else:
-        squares = _cpu.residual(A, x, b, r, g)
-    return r, g, squares
+        return r, g, _cpu.residual_csr(A.data, A.indptr, A.indices, n, x, b, r, g)
+    return r, g, _cpu.residual(A, x, b, r, g)
 
 
 def distinct_over_threads(function):
@@ -64,7 +62,7 @@ def distinct_over_threads(function):
 
 
 # Tall, wide, a vector, and too small to share.
-@pytest.mark.parametrize(("d", "m", "n"), [(200, 20_000, 10), (64, 700, 300), (1000, 9000, 1), (3, 5, 2)])
+@pytest.mark.parametrize(("d", "m", "n"), [(200, 20_000, 10), (64, 700, 300), (1000, 3000, 1), (3, 5, 2)])
 def test_products_do_not_depend_on_the_number_of_threads(family, dtype, order, d, m, n):
     S = family.sample(d, m, rng=1)
     A, Y = matrix(m, n, dtype, order), matrix(d, n, dtype, order)

@@ -1,5 +1,6 @@
 """What lstsq promises about its result, field by field, and about its options."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -101,8 +102,12 @@ def test_counts_and_history_agree(solved):
     _, result = solved
     assert isinstance(result.iterations, int)
     assert isinstance(result.passes, int)
-    assert result.passes >= 1
-    assert len(result.history) == result.iterations
+    # Iteration 0 is the starting point; "direct" has none.
+    points = 0 if result.method == "direct" else result.iterations + 1
+    assert [entry["iteration"] for entry in result.history] == list(range(points))
+    passes = [entry["passes"] for entry in result.history]
+    assert passes == sorted(passes)
+    assert result.iterations <= max(passes, default=1) <= result.passes <= 2 * result.iterations + 10
 
 
 @pytest.mark.parametrize("method", ["spir", "fossils", "lsqr"])
@@ -123,6 +128,23 @@ def test_unpacks_like_scipy_lstsq(problem):
     assert rank == rank0
     assert np.all(np.diff(s) <= 0)
     assert np.allclose(np.log(s), np.log(s0), atol=np.log(3))
+
+
+def test_evidence_belongs_to_the_solve_and_not_to_later_contents_of_the_arrays(solved):
+    problem, result = solved
+    A, b = problem.A.copy(), problem.b.copy()
+    later = randla.lstsq(A, b, method=result.method, rng=result.seed)
+    A[:] = 0
+    b[:] = 1
+    names = ("residual_norm", "backward_error", "error_bound", "rank", "cond")
+    assert [getattr(later, name) for name in names] == [getattr(result, name) for name in names]
+
+
+def test_result_survives_pickling(solved):
+    _, result = solved
+    copy = pickle.loads(pickle.dumps(result))
+    assert copy.x.tobytes() == result.x.tobytes()
+    assert (copy.backward_error, copy.rank, copy.status) == (result.backward_error, result.rank, result.status)
 
 
 # Randomness
@@ -149,9 +171,7 @@ def test_seed_replays_the_same_bits(problem, method):
 )
 def test_every_kind_of_rng_is_accepted(problem, make):
     assert (
-        relative(
-            randla.lstsq(problem.A, problem.b, method="spir", rng=make()).x, refined_solution(problem.A, problem.b)
-        )
+        relative(randla.lstsq(problem.A, problem.b, method="spir", rng=make()).x, refined_solution(problem.A, problem.b))
         < 1e-10
     )
 
@@ -198,6 +218,7 @@ def test_stop_iteration_ends_the_run_with_its_best_answer(problem):
     assert len(seen) == 3
     assert result.success is False
     assert "callback" in result.message
+    assert result.status is randla.Status.STOPPED
     # Between sketch-and-solve (error near sqrt(n / d)) and convergence.
     assert 1e-10 < relative(result.x, refined_solution(problem.A, problem.b)) < 1
 
@@ -217,8 +238,11 @@ def test_verbose_prints_a_table_and_silence_is_the_default(problem, capsys):
     result = randla.lstsq(problem.A, problem.b, method="spir", rng=1)
     assert capsys.readouterr() == ("", "")
     randla.lstsq(problem.A, problem.b, method="spir", rng=1, verbose=1)
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) >= result.iterations
+    summary = capsys.readouterr().out
+    assert "backward_error" in summary
+    assert result.message in summary
+    randla.lstsq(problem.A, problem.b, method="spir", rng=1, verbose=2)
+    assert len(capsys.readouterr().out.splitlines()) >= len(summary.splitlines()) + len(result.history)
 
 
 # Options
@@ -267,6 +291,14 @@ def test_tol_trades_iterations_for_accuracy(problem):
     assert loose.iterations < tight.iterations
     assert loose.success
     assert relative(tight.x, exact) < 1e-6 < relative(loose.x, exact)
+
+
+@pytest.mark.parametrize("method", ["spir", "fossils", "cholqr"])
+@pytest.mark.parametrize("tol", [1e-4, 1e-8, 1e-12])
+def test_success_means_that_the_tolerance_was_met(problem, method, tol):
+    result = randla.lstsq(problem.A, problem.b, method=method, tol=tol, rng=1)
+    assert result.status is randla.Status.CONVERGED
+    assert backward_error(problem.A, problem.b, result.x) <= 1.5 * tol
 
 
 @pytest.mark.parametrize("method", ["spir", "fossils", "lsqr"])
@@ -375,14 +407,21 @@ def test_rank_deficient_sparse_matrix_gets_the_minimum_norm_solution():
     assert relative(result.x, lapack(A.toarray(), b)) < 1e-10
 
 
-def test_rcond_decides_what_counts_as_zero():
+@pytest.mark.parametrize("method", ["direct", "spir", "cholqr"])
+def test_rcond_decides_what_counts_as_zero(method):
     rng = np.random.default_rng(6)
     A = haar(2000, 20, rng) * np.where(np.arange(20) < 15, 1.0, 1e-6) @ haar(20, 20, rng).T
     b = rng.standard_normal(2000)
-    assert randla.lstsq(A, b, method="spir", rng=1).rank == 20
-    with pytest.warns(randla.LstsqWarning, match="rank"):
-        result = randla.lstsq(A, b, method="spir", rcond=1e-3, rng=1)
+    assert randla.lstsq(A, b, method=method, rng=1).rank == 20
+    with pytest.warns(randla.LstsqWarning, match=r"rank deficient.*Rank 15 of 20"):
+        result = randla.lstsq(A, b, method=method, rcond=1e-3, rng=1)
     assert result.rank == 15
+    assert result.status is randla.Status.RANK_DEFICIENT
+    assert result.success
+    # The truncation is done on columns of equal norm; the sketch and A differ by the size of what is cut, 1e-6.
+    scale = np.linalg.norm(A, axis=0)
+    U, s, Vt = np.linalg.svd(A / scale, full_matrices=False)
+    assert relative(result.x, lapack((U[:, :15] * s[:15]) @ Vt[:15] * scale, b, rcond=1e-10)) < 1e-4
 
 
 @pytest.mark.parametrize("method", ["auto", "direct", "spir"])
@@ -392,9 +431,12 @@ def test_square_system_is_solved(method):
     assert relative(randla.lstsq(A, A @ x, method=method, rng=1).x, x) < 1e-10
 
 
-@pytest.mark.parametrize("method", ["auto", "direct", "spir", "lsqr"])
+@pytest.mark.parametrize(
+    ("form", "method"),
+    [(form, method) for form in (np.asarray, np.asfortranarray) for method in ("auto", "direct", "spir")]
+    + [(form, method) for form in (sp.csr_array, sp.csc_array, aslinearoperator) for method in ("auto", "spir")],
+)
 @pytest.mark.parametrize("shape", [(20, 2000), (50, 60)])
-@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, sp.csr_array])
 def test_wide_problem_gets_the_minimum_norm_solution_without_a_warning(method, shape, form):
     rng = np.random.default_rng(4)
     A = haar(shape[0], shape[0], rng) * np.logspace(0, -3, shape[0]) @ haar(shape[1], shape[0], rng).T
@@ -440,8 +482,8 @@ def test_linear_operator_is_solved_with_no_more_products_than_it_says():
     )
     result = randla.lstsq(operator, problem.b, rng=1)
     assert backward_error(A, problem.b, result.x) < 10 * EPS
-    assert columns > 0
-    assert columns < 20 * 30 + 4 * result.passes
+    # The sketch takes all 30 columns of A, every later pass one product with A and one with its transpose.
+    assert 2 * result.iterations < columns <= 30 + 2 * result.passes
 
 
 @pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, sp.csr_array, sp.csc_array, aslinearoperator])
@@ -455,9 +497,10 @@ def test_preconditioner_makes_any_krylov_solver_fast(form, ridge):
     augmented = np.vstack([problem.A, np.sqrt(ridge) * np.eye(40)])
     assert np.linalg.cond(augmented @ (P @ np.eye(40))) < 6
     # lsqr without it needs thousands of steps here.
-    z, _, steps, *_ = lsqr(aslinearoperator(problem.A) @ P, problem.b, atol=1e-14, btol=1e-14, iter_lim=200)
+    target = np.concatenate([problem.b, np.zeros(40)])
+    z, _, steps, *_ = lsqr(aslinearoperator(augmented) @ P, target, atol=1e-14, btol=1e-14, iter_lim=200)
     assert steps < 100
-    assert relative(P @ z, lapack(problem.A, problem.b)) < 1e-4
+    assert relative(P @ z, lapack(augmented, target)) < 1e-4
 
 
 def test_preconditioner_knows_condition_number_and_adjoint():
@@ -480,8 +523,31 @@ def test_preconditioner_of_a_rank_deficient_matrix_reports_its_rank():
     assert s[23] < 1e-10 * s[0]
 
 
-def test_allow_copy_false_never_changes_the_answer_and_refuses_what_needs_a_copy(problem):
+def test_allow_copy_false_keeps_lapack_and_its_copy_away(problem):
     plain = randla.lstsq(problem.A, problem.b, method="spir", rng=1)
     assert randla.lstsq(problem.A, problem.b, method="spir", rng=1, allow_copy=False).x.tobytes() == plain.x.tobytes()
+    small = problem.A[:60, :5]
+    assert randla.lstsq(small, problem.b[:60]).method == "direct"
+    assert randla.lstsq(small, problem.b[:60], allow_copy=False).method != "direct"
     with pytest.raises(ValueError, match="allow_copy"):
-        randla.lstsq(problem.A.astype(int), problem.b, method="spir", rng=1, allow_copy=False)
+        randla.lstsq(small, problem.b[:60], method="direct", allow_copy=False)
+
+
+# Complex numbers
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("shape", [(300, 20), (20, 300)])
+def test_complex_problem_goes_to_lapack(dtype, shape):
+    rng = np.random.default_rng(7)
+    A, b = (rng.standard_normal(size) + 1j * rng.standard_normal(size) for size in (shape, shape[0]))
+    A, b = A.astype(dtype), b.astype(dtype)
+    result = randla.lstsq(A, b)
+    assert result.x.dtype == dtype
+    assert relative(result.x, lapack(A.astype(complex), b.astype(complex))) < 100 * np.finfo(dtype).eps
+    assert result.backward_error < 10 * np.finfo(dtype).eps
+
+
+def test_randomized_methods_refuse_complex_numbers_by_name(problem):
+    with pytest.raises(TypeError, match=r"complex128.*direct"):
+        randla.lstsq(problem.A * 1j, problem.b, method="spir")

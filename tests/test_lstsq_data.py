@@ -27,9 +27,7 @@ def test_full_rank_table_is_solved_as_stably_as_by_qr(read, layout, method):
     qr = backward_error(A, b, householder_solution(A, b), spec)
     assert result.rank == A.shape[1]
     assert backward_error(A, b, result.x, spec) <= 10 * max(qr, EPS / 4)
-    assert result.residual_norm == pytest.approx(
-        np.linalg.norm(b - A @ np.linalg.lstsq(A, b, rcond=None)[0]), rel=1e-12
-    )
+    assert result.residual_norm == pytest.approx(np.linalg.norm(b - A @ np.linalg.lstsq(A, b, rcond=None)[0]), rel=1e-12)
 
 
 def agrees_with_lapack(A, b, rank, result):

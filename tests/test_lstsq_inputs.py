@@ -218,18 +218,18 @@ def test_precision_of_the_solution_follows_numpy_promotion(left, right, out):
     assert relative(result.x, householder_solution(A.astype(float), b.astype(float))) < 100 * np.finfo(out).eps
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_inputs_are_never_modified(method):
+@pytest.mark.parametrize(
+    ("form", "method"),
+    [(form, method) for form in (np.ascontiguousarray, np.asfortranarray) for method in METHODS]
+    + [(form, method) for form in (sp.csr_array, sp.csc_array) for method in METHODS if method != "direct"],
+)
+def test_inputs_are_never_modified(form, method):
     A, b = small(900, 12)
-    x0 = np.ones(12)
-    for form in (np.ascontiguousarray, np.asfortranarray, sp.csr_array, sp.csc_array):
-        given = form(A)
-        arrays = [getattr(given, "data", given), b, x0] + [
-            getattr(given, name) for name in ("indices", "indptr") if sp.issparse(given)
-        ]
-        before = [np.asarray(a).tobytes() for a in arrays]
-        randla.lstsq(given, b, method=method, x0=x0, ridge=0.1, rng=1)
-        assert [np.asarray(a).tobytes() for a in arrays] == before
+    A, x0 = form(A), np.ones(12)
+    parts = [A.data, A.indices, A.indptr] if sp.issparse(A) else [A]
+    before = [part.tobytes() for part in (*parts, b, x0)]
+    randla.lstsq(A, b, method=method, x0=x0, ridge=0.1, rng=1)
+    assert [part.tobytes() for part in (*parts, b, x0)] == before
 
 
 def test_sparse_matrix_in_any_internal_order_gives_the_same_solution():
@@ -247,10 +247,7 @@ def test_sparse_matrix_in_any_internal_order_gives_the_same_solution():
     with_zeros.data = np.where(np.arange(A.nnz) % 50 == 3, 0.0, A.data)
     assert relative(randla.lstsq(halves, b, method="spir", rng=1).x, exact) < 1e-11
     assert relative(randla.lstsq(duplicated, b, method="spir", rng=1).x, exact) < 1e-11
-    assert (
-        relative(randla.lstsq(with_zeros, b, method="spir", rng=1).x, householder_solution(with_zeros.toarray(), b))
-        < 1e-11
-    )
+    assert relative(randla.lstsq(with_zeros, b, method="spir", rng=1).x, householder_solution(with_zeros.toarray(), b)) < 1e-11
 
 
 # Degenerate problems with obvious answers
@@ -270,7 +267,7 @@ def test_one_column(method):
     assert randla.lstsq(A, b, method=method, rng=1).x == pytest.approx(A.T @ b / (A.T @ A).ravel(), rel=1e-14)
 
 
-@pytest.mark.parametrize("method", ["auto", "direct", "spir", "lsqr"])
+@pytest.mark.parametrize("method", ["auto", "direct", "spir"])
 def test_one_row_gets_the_minimum_norm_solution(method):
     a = np.array([[3.0, 0.0, 4.0]])
     assert randla.lstsq(a, [10.0], method=method, rng=1).x == pytest.approx([1.2, 0.0, 1.6], rel=1e-14, abs=1e-15)
@@ -305,8 +302,9 @@ def test_right_hand_side_orthogonal_to_the_range_gives_a_negligible_solution(met
     assert size < 1e-13
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize(
+    ("form", "method"), [(np.asarray, method) for method in METHODS] + [(sp.csr_array, "auto"), (sp.csr_array, "cholqr")]
+)
 def test_zero_matrix_has_rank_zero_and_the_zero_solution(method, form):
     with pytest.warns(randla.LstsqWarning, match="rank"):
         result = randla.lstsq(form(np.zeros((900, 12))), np.ones(900), method=method, rng=1)
@@ -315,17 +313,22 @@ def test_zero_matrix_has_rank_zero_and_the_zero_solution(method, form):
     assert result.residual_norm == pytest.approx(30, rel=1e-15)
 
 
-@pytest.mark.parametrize("method", ["spir", "fossils", "cholqr", "lsqr"])
-@pytest.mark.parametrize("decades", [10, 150])
-def test_column_scales_over_300_orders_of_magnitude_do_no_harm(method, decades):
+@pytest.mark.parametrize(
+    ("method", "backward"), [("direct", 1e-15), ("spir", 1e-15), ("fossils", 1e-15), ("cholqr", 1e-15), ("lsqr", 1e-11)]
+)
+@pytest.mark.parametrize("decades", [3, 6, 150])
+def test_units_of_the_columns_do_no_harm(method, backward, decades):
+    # Householder QR loses nothing at all here: its backward error is small column by column.
     A, b, scale = badly_scaled(2000, 20, decades)
     exact = householder_solution(A / scale, b)
     result = randla.lstsq(A, b, method=method, rng=1)
     assert result.rank == 20
-    assert relative(result.x * scale, exact) < 1e-11
+    assert relative(result.x * scale, exact) < 1e-12
+    assert 0 <= result.backward_error < backward
+    assert 0 < result.error_bound < 1e-10
 
 
-@pytest.mark.parametrize("method", ["spir", "cholqr", "lsqr"])
+@pytest.mark.parametrize("method", ["direct", "spir", "cholqr", "lsqr"])
 @pytest.mark.parametrize("scale", [1e-290, 1e-160, 1e160, 1e290])
 def test_uniform_scale_of_the_matrix_does_no_harm(method, scale):
     # Squares of these overflow or underflow.
@@ -333,13 +336,16 @@ def test_uniform_scale_of_the_matrix_does_no_harm(method, scale):
     result = randla.lstsq(A * scale, b, method=method, rng=1)
     assert relative(result.x * scale, householder_solution(A, b)) < 1e-12
     assert result.residual_norm == pytest.approx(np.linalg.norm(b - A @ householder_solution(A, b)), rel=1e-10)
+    assert 0 <= result.backward_error < 1e-14
 
 
+@pytest.mark.parametrize("method", ["direct", "spir", "cholqr", "lsqr"])
 @pytest.mark.parametrize("scale", [1e-290, 1e-160, 1e160, 1e290])
-def test_scale_of_the_right_hand_side_does_no_harm(scale):
+def test_scale_of_the_right_hand_side_does_no_harm(method, scale):
     A, b = small(900, 12)
-    result = randla.lstsq(A, b * scale, method="spir", rng=1)
+    result = randla.lstsq(A, b * scale, method=method, rng=1)
     assert relative(result.x / scale, householder_solution(A, b)) < 1e-12
+    assert 0 <= result.backward_error < 1e-14
     assert result.success
 
 
@@ -361,21 +367,25 @@ def test_zero_and_duplicate_columns_share_or_get_nothing(method, form):
 # Side effects
 
 
+def peak_memory(A, b, method):
+    tracemalloc.start()
+    try:
+        randla.lstsq(A, b, method=method, rng=1)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("method", ["spir", "fossils", "lsqr", "cholqr"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_tall_problem_needs_little_memory_beside_the_input(method, order):
     rng = np.random.default_rng(1)
-    A = np.asarray(rng.standard_normal((100_000, 40)), order=order)
-    b = rng.standard_normal(100_000)
-    randla.lstsq(A[:1000], b[:1000], method=method, rng=1)
-    tracemalloc.start()
-    try:
-        randla.lstsq(A, b, method=method, rng=1)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    # A twentieth of A, a few vectors of length m, and a few sketches of 20 n rows.
-    assert peak <= 0.05 * A.nbytes + 3 * b.nbytes + 4 * 20 * 40 * 40 * 8
+    A = np.asarray(rng.standard_normal((200_000, 40)), order=order)
+    b = rng.standard_normal(200_000)
+    half, whole = peak_memory(A[:100_000], b[:100_000], method), peak_memory(A, b, method)
+    # A few slices of the sketch, 8 MB each, whatever the size of A; then a few vectors.
+    assert whole <= 30e6
+    assert whole - half <= 0.05 * (A.nbytes / 2) + 2 * (b.nbytes / 2)
 
 
 INTERRUPTED = """
@@ -417,11 +427,9 @@ def test_global_random_state_is_untouched_by_every_method():
     assert before[2:] == after[2:]
 
 
-def test_print_options_and_floating_point_errors_of_the_caller_are_respected():
+def test_floating_point_error_settings_of_the_caller_do_not_matter():
     problem = least_squares(900, 12, 1e3, 1e-3)
+    plain = randla.lstsq(problem.A, problem.b, method="spir", rng=1)
     with np.errstate(all="raise"):
-        result = randla.lstsq(problem.A, problem.b, method="spir", rng=1)
-        # Underflow in products of tiny numbers is the business of the library, not of the caller.
-        tiny = randla.lstsq(problem.A * 1e-200, problem.b * 1e-200, method="spir", rng=1)
-    assert result.success
-    assert relative(tiny.x, result.x) < 1e-9
+        strict = randla.lstsq(problem.A, problem.b, method="spir", rng=1)
+    assert strict.x.tobytes() == plain.x.tobytes()

@@ -10,6 +10,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator, lsqr
 
 import randla
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 SHAPES = [
     (1, 1, 1),
     (5, 1, 3),

@@ -6,25 +6,26 @@
 
 namespace randla::cpu {
 
-// Threads a parallel region may use now: OpenMP's setting of the calling thread (omp_set_num_threads, OMP_NUM_THREADS,
-// threadpoolctl), 1 without OpenMP, and 1 in a forked child, where the runtime's threads no longer exist and a parallel
-// region would wait for them forever.
+// How many threads the calling thread may use: OpenMP's setting where the build has OpenMP (OMP_NUM_THREADS,
+// omp_set_num_threads, threadpoolctl), else what set_num_threads said, else the processors.
 int max_threads();
 void set_num_threads(int threads);
-int thread_index();  // of the calling thread in the current parallel region
 bool has_openmp();
+
+// Index of this thread among those of the current run_pieces, 0 for the caller.
+int thread_index();
+
+// Calls piece(context, i) for every i in [0, pieces) on up to max_threads() threads and waits. An exception of a piece is
+// thrown to the caller after the others have ended. A call made while another one runs (from a second Python thread, or from
+// a piece) is run by its caller alone.
+void run_pieces(int64_t pieces, void (*piece)(const void* context, int64_t i), const void* context);
 
 namespace {
 
 template <class Function>
 void parallel_for(int64_t pieces, const Function& piece) {
-  const int threads = pieces > 1 ? max_threads() : 1;
-  if (threads == 1) {
-    for (int64_t i = 0; i < pieces; ++i) piece(i);
-    return;
-  }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (int64_t i = 0; i < pieces; ++i) piece(i);
+  run_pieces(
+      pieces, [](const void* context, int64_t i) { (*static_cast<const Function*>(context))(i); }, &piece);
 }
 
 }  // namespace

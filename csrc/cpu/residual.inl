@@ -6,17 +6,21 @@ namespace {
 
 constexpr int kResidualRows = 4;
 constexpr int64_t kMaxChunks = 64;
+constexpr int64_t kPrefetchBytes = 8192;
 
-template <class T>
-inline __attribute__((always_inline)) void residual_rows(const T* const* row, int rows, int64_t n, const double* x,
+template <class T, int rows>
+inline __attribute__((always_inline)) void residual_rows(const T* const* row, int64_t n, int64_t ahead, const double* x,
                                                          const double* b, double* r, double* g, double* square) {
-  Lanes<double> dot[kResidualRows] = {};
+  Lanes<double> dot[rows] = {};
   const int64_t whole = n / 8 * 8;
   for (int64_t j = 0; j < whole; j += 8) {
     const Lanes<double> xj = load(x + j);
-    for (int i = 0; i < rows; ++i) dot[i] += load_doubles(row[i] + j) * xj;
+    for (int i = 0; i < rows; ++i) {
+      __builtin_prefetch(row[i] + j + ahead);
+      dot[i] += load_doubles(row[i] + j) * xj;
+    }
   }
-  double ri[kResidualRows];
+  double ri[rows];
   for (int i = 0; i < rows; ++i) {
     double s = sum(dot[i]);
     for (int64_t j = whole; j < n; ++j) s += static_cast<double>(row[i][j]) * x[j];
@@ -38,17 +42,20 @@ template <class T>
 void residual_row_major(Matrix<const T> A, int64_t i0, int64_t i1, int64_t k, const double* x, const double* b, double* r,
                         double* g, double* squares) {
   const int64_t m = A.rows, n = A.cols;
+  // Rows are streams too short for the hardware to run ahead of.
+  const int64_t row_bytes = (n + 1) * static_cast<int64_t>(sizeof(T));
+  const int64_t ahead = (kPrefetchBytes / (kResidualRows * row_bytes) + 1) * kResidualRows * A.row_stride;
   int64_t i = i0;
   for (; i + kResidualRows <= i1; i += kResidualRows) {
     const T* row[kResidualRows];
     for (int q = 0; q < kResidualRows; ++q) row[q] = A.row(i + q);
     for (int64_t c = 0; c < k; ++c)
-      residual_rows<T>(row, kResidualRows, n, x + c * n, b ? b + c * m + i : nullptr, r + c * m + i, g + c * n, squares + c);
+      residual_rows<T, kResidualRows>(row, n, ahead, x + c * n, b ? b + c * m + i : nullptr, r + c * m + i, g + c * n, squares + c);
   }
   for (; i < i1; ++i) {
     const T* row[1] = {A.row(i)};
     for (int64_t c = 0; c < k; ++c)
-      residual_rows<T>(row, 1, n, x + c * n, b ? b + c * m + i : nullptr, r + c * m + i, g + c * n, squares + c);
+      residual_rows<T, 1>(row, n, ahead, x + c * n, b ? b + c * m + i : nullptr, r + c * m + i, g + c * n, squares + c);
   }
 }
 
@@ -164,7 +171,7 @@ void residual(Matrix<const T> A, int64_t k, const double* x, const double* b, do
       for (int64_t q = 0; q < count; ++q) {
         const T* row[1] = {tile.data + q * n};
         for (int64_t c = 0; c < k; ++c)
-          residual_rows<T>(row, 1, n, x + c * n, b ? b + c * A.rows + i + q : nullptr, r + c * A.rows + i + q, gc + c * n,
+          residual_rows<T, 1>(row, n, 0, x + c * n, b ? b + c * A.rows + i + q : nullptr, r + c * A.rows + i + q, gc + c * n,
                            sc + c);
       }
     }

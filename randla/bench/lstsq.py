@@ -93,6 +93,7 @@ def run(
     solvers: Sequence[Solver],
     *,
     rounds: int = 5,
+    least: int = 3,
     budget: float = 120.0,
     warmup: bool = True,
     bounds: bool = True,
@@ -114,7 +115,7 @@ def run(
     # Solvers announce rank deficiency and the like by warnings; here the record carries these facts.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        times, results = interleave(calls, rounds=rounds, budget=budget, warmup=warmup, progress=progress)
+        times, results = interleave(calls, rounds=rounds, least=least, budget=budget, warmup=warmup, progress=progress)
     if bounds and dense:
         times.best_of("read", "read by product", "read by sum")
     progress(f"{case.name}: checking the solutions")

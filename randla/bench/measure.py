@@ -44,6 +44,7 @@ def interleave(
     cases: Mapping[str, Callable[[], Any]],
     *,
     rounds: int = 7,
+    least: int = 3,
     budget: float = 60.0,
     min_time: float = 0.02,
     warmup: bool = True,
@@ -55,7 +56,9 @@ def interleave(
     ----------
     cases : mapping of name to callable
     rounds : int
-        At most this many rounds; at least three of them (or `rounds`, if that is less) whatever the budget.
+        At most this many rounds.
+    least : int
+        So many rounds (or `rounds`, if that is less) run whatever the budget.
     budget : float
         Seconds after which no new round starts.
     min_time : float
@@ -86,7 +89,7 @@ def interleave(
     names = list(cases)
     begin = time.perf_counter()
     for k in range(rounds):
-        if k >= 3 and time.perf_counter() - begin > budget:
+        if k >= least and time.perf_counter() - begin > budget:
             break
         # Rotated, so that no case always runs in the cache and the heat that one other case leaves behind.
         for name in names[k % len(names) :] + names[: k % len(names)]:
@@ -137,9 +140,8 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
-    """The commit of the source tree this package sits in, with a mark if the tree has changes; None outside of one."""
-    folder = Path(__file__).resolve().parents[2]
+def _commit(folder: Path) -> str | None:
+    """The commit of a source tree, with a mark if the tree has changes; None if it is not under version control."""
     if not (folder / ".git").exists():
         return None
 
@@ -165,8 +167,8 @@ def _blas() -> str:
     return f"{blas['name']} {blas['version']}"
 
 
-def provenance() -> dict[str, Any]:
-    """Machine, versions, commit and date of a measurement."""
+def provenance(source: Path | None = None) -> dict[str, Any]:
+    """Machine, versions, commit and date of a measurement; `source` is the tree that was built (default: where this is)."""
     config: dict[str, Any] = randla.show_config(mode="dicts") or {}
     return {
         "cpu": _cpu_name(),
@@ -177,7 +179,7 @@ def provenance() -> dict[str, Any]:
         "scipy": scipy.__version__,
         "blas": _blas(),
         "randla": randla.__version__,
-        "commit": _commit(),
+        "commit": _commit(source or Path(__file__).resolve().parents[2]),
         "config": {key: value for key, value in config.items() if isinstance(value, str | int | float | bool)},
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }

@@ -42,10 +42,14 @@ def time_accuracy(records: Sequence[dict[str, Any]]) -> Any:
         if not points:
             ax.set_title(f"{record['problem']}: no solver ran", loc="left", fontsize=11)
             continue
-        for solver in solvers:  # how the estimate went down within the run
-            path = [*solver.get("history", []), (solver["seconds"], solver["backward_error"])]
-            path = [(t, max(e, FLOOR)) for t, e in path if 0 < t <= solver["seconds"]]
-            ax.plot(*zip(*path, strict=True), color=OURS, lw=0.9, alpha=0.35, zorder=2)
+        low, high = min(p[0] for p in points), max(p[0] for p in points)
+        label: str | None = "randla's own estimate on the way"
+        for solver in solvers:
+            path = [(t, max(e, FLOOR)) for t, e in solver.get("history", []) if 0 < t <= solver["seconds"]]
+            if path:
+                path.append((solver["seconds"], max(solver["backward_error"], FLOOR)))
+                ax.plot(*zip(*path, strict=True), color=OURS, lw=0.9, alpha=0.35, zorder=2, label=label)
+                low, label = max(min(low, path[0][0]), min(p[0] for p in points) / 4), None
         for ours, color, marker, label in ((True, OURS, "o", "randla"), (False, PEERS, "s", "NumPy and SciPy")):
             chosen = [p for p in points if p[3] == ours]
             if chosen:
@@ -55,7 +59,6 @@ def time_accuracy(records: Sequence[dict[str, Any]]) -> Any:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: seconds(t)))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        low, high = min(p[0] for p in points), max(p[0] for p in points)
         ax.set_xlim(low / 1.6, high * 1.6 * (high / low) ** 0.45)  # room for the labels at the right
         bottom, top = min(p[1] for p in points), max(p[1] for p in points)
         ax.set_ylim(bottom / 8, max(top * 8, bottom * 1e3))
@@ -87,7 +90,10 @@ def _label(figure: Any, ax: Any, points: Sequence[tuple[float, float, str, str]]
         px, py = ax.transData.transform((x, y))
         taken.append((px - 6, py - 6, px + 6, py + 6))
     for x, y, name, color in sorted(points, key=lambda p: -p[1]):
-        note = ax.annotate(name, (x, y), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8.5, color=color)
+        note = ax.annotate(
+            name, (x, y), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8.5, color=color, zorder=4
+        )
+        note.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5})
         box = note.get_window_extent(renderer)
         px, py = ax.transData.transform((x, y))
         height = box.height + 1

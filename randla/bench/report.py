@@ -134,6 +134,7 @@ def lstsq_table(record: dict[str, Any], baseline: str = "numpy.linalg.lstsq") ->
             notes.append(f"{solver['name']} stopped at its limit of {solver['iterations']} iterations.")
     shape = f"{record['m']:,} x {record['n']:,}, {record['dtype']}, {record['order']} order, rank {record['rank']}"
     title = f"{record['problem']}: {shape}"
+    notes.append("One run of each." if record["rounds"] == 1 else f"Medians of {record['rounds']} interleaved rounds.")
     if record.get("bounds"):
         b = record["bounds"]
         notes.append(
