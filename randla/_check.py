@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +12,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
 ACCEPTED = "float32, float64, complex64 or complex128 (integers and booleans are converted to float64)"
 
-Matrix = np.ndarray | sp.csr_array
+Matrix: TypeAlias = Any  # np.ndarray or scipy.sparse.csr_array
 
 
 def dtype_of(dtype: np.dtype, name: str) -> np.dtype:
@@ -82,10 +82,11 @@ def finite(a: np.ndarray, name: str) -> None:
 def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer; got {value!r}")
+    value = int(value)
     if value < low or (high is not None and value > high):
         limit = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name} must be {limit}; got {value}")
-    return int(value)
+    return value
 
 
 def real(value: Any, name: str, *, low: float = 0.0, strict: bool = False) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,9 @@ import scipy.linalg
 from scipy.linalg import lapack
 
 from . import _check
+from ._numeric import norms, powers_of_two
+from .certificate import Certificate
+from .precondition import Factor
 from .result import Evidence, LstsqResult, Status
 
 _ROUTINES: dict[str, tuple[Any, Any]] = {
@@ -26,57 +28,63 @@ def solve_directly(a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | No
     m, n = a.shape
     dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
     if m == 0 or n == 0 or b.size == 0:
+        _check.finite(a, "A")
         _check.finite(b, "b")
-        x = np.zeros((n, *b.shape[1:]), dtype)
-        return _result(a, b, x, ridge, seed, Status.DIRECT, None, "", np.zeros(0))
+        return _result(a, b, np.zeros((n, *b.shape[1:]), dtype), ridge, seed, Status.DIRECT, rank=0)
+    cut = max(m, n) * float(np.finfo(dtype).eps) if rcond is None else max(rcond, float(np.finfo(dtype).eps))
+    copy, rhs = _augmented(a, b, ridge, dtype)
+    if len(copy) >= n:
+        gels, trcon = _ROUTINES[dtype.char]
+        factored, x, info = gels(copy, rhs, lwork=64 * (n + rhs.size // len(rhs)), overwrite_a=1, overwrite_b=1)
+        if info == 0 and math.isfinite(math.fsum(x[:n].ravel().real)):
+            R = factored[:n]
+            # The 1-norm estimate may be off by a factor of n: well clear of the cut, the rank is n without doubt.
+            safe = 50 * n * cut
+            if trcon(R)[0] > safe or trcon(np.triu(R) * powers_of_two(norms(np.triu(R).T)).astype(R.real.dtype))[0] > safe:
+                return _result(a, b, x[:n], ridge, seed, Status.DIRECT, R=R)
+    _check.finite(a, "A")
+    _check.finite(b, "b")
+    return _by_singular_values(a, b, ridge, cut, dtype, seed)
+
+
+def _augmented(a: np.ndarray, b: np.ndarray, ridge: float, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """[A; sqrt(ridge) I] and [b; 0] as LAPACK wants them, the second with room for x."""
+    m, n = a.shape
     copy = np.empty((m + n if ridge else m, n), dtype, order="F")
     rhs = np.zeros((max(len(copy), n), *b.shape[1:]), dtype, order="F")
     copy[:m], rhs[:m] = a, b
     if ridge:
         copy[m:] = 0
         np.fill_diagonal(copy[m:], math.sqrt(ridge))
-    eps = float(np.finfo(dtype).eps)
-    cut = max(m, n) * eps if rcond is None else max(rcond, eps)
-    if len(copy) >= n:
-        gels, trcon = _ROUTINES[dtype.char]
-        factored, x, info = gels(copy, rhs, lwork=64 * (n + rhs.size // len(rhs)), overwrite_a=1, overwrite_b=1)
-        if info == 0:
-            R = factored[:n]
-            rcond_one = trcon(R)[0]
-            # The 1-norm estimate may be off by a factor of n: well clear of the cut, the rank is n without doubt.
-            if rcond_one > 50 * n * cut and math.isfinite(math.fsum(x[:n].ravel().real)):
-                return _result(a, b, x[:n], ridge, seed, Status.DIRECT, R, "", None)
-    _check.finite(a, "A")
-    _check.finite(b, "b")
-    return _by_singular_values(a, b, ridge, cut, dtype, seed)
+    return copy, rhs
 
 
 def _by_singular_values(a: np.ndarray, b: np.ndarray, ridge: float, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
-    m, n = a.shape
-    A, rhs = a.astype(dtype), b.astype(dtype)
-    if ridge:
-        A = np.vstack([A, math.sqrt(ridge) * np.eye(n, dtype=dtype)])
-        rhs = np.concatenate([rhs, np.zeros((n, *b.shape[1:]), dtype)])
-    # Columns of equal size, so that units cannot decide the rank.
-    size = np.abs(A).max(axis=0, initial=0.0)
-    scale = np.where(size > 0, np.ldexp(1.0, np.clip(1 - np.frexp(size)[1], -1000, 1000)), 1.0).astype(A.real.dtype)
-    if m < n:
-        scale = np.ones_like(scale)  # the solution of minimum norm depends on the units of x
-    A *= scale
-    y, _, rank, s = scipy.linalg.lstsq(A, rhs, cond=cut, lapack_driver="gelsd", check_finite=False)
-    x = (scale * y.T).T
-    if rank < min(len(A), n):
+    n = a.shape[1]
+    A, rhs = _augmented(a, b, ridge, dtype)
+    rows = len(A)
+    scale = np.ones(n, A.real.dtype)
+    if rows >= n:
+        # Columns of equal size, so that units cannot decide the rank.
+        scale = powers_of_two(norms(A.T)).astype(A.real.dtype)
+        A *= scale
+    y, _, rank, _ = scipy.linalg.lstsq(A, rhs[:rows], cond=cut, lapack_driver="gelsd", check_finite=False)
+    x, rank, full = (scale * y.T).T, int(rank), min(rows, n)
+    if rank == full:
+        return _result(a, b, x, ridge, seed, Status.DIRECT, rank=rank)
+    if rows >= n:
         # Minimum norm in the variables of the caller, not in the scaled ones.
-        null = scipy.linalg.qr(scale[:, None] * scipy.linalg.svd(A if len(A) < 2 * n else _r(A))[2][rank:].conj().T)[0]
-        null = null[:, : n - rank]
+        Vh = scipy.linalg.svd(_r(A), check_finite=False)[2]
+        null = scipy.linalg.qr(scale[:, None] * Vh[rank:].conj().T, mode="economic", check_finite=False)[0]
         x = x - null @ (null.conj().T @ x)
-        notes = f"Rank {rank} of {min(len(A), n)} with singular values cut at {cut:.2g} times the largest."
-        return _result(a, b, x, ridge, seed, Status.RANK_DEFICIENT, None, notes, None, int(rank), cut)
-    return _result(a, b, x, ridge, seed, Status.DIRECT, None, "", None, int(rank), cut)
+    notes = f"Rank {rank} of {full} with singular values cut at {cut:.2g} times the largest."
+    return _result(a, b, x, ridge, seed, Status.RANK_DEFICIENT, rank=rank, notes=notes)
 
 
 def _r(A: np.ndarray) -> np.ndarray:
-    return scipy.linalg.qr(A, mode="r", check_finite=False)[0][: A.shape[1]]
+    """R of a QR factorization, (n, n) also where A is wide (zero rows added)."""
+    R = scipy.linalg.qr(A, mode="r", check_finite=False)[0][: A.shape[1]]
+    return np.vstack([R, np.zeros((A.shape[1] - len(R), A.shape[1]), R.dtype)])
 
 
 def _result(
@@ -86,18 +94,28 @@ def _result(
     ridge: float,
     seed: int,
     status: Status,
-    R: np.ndarray | None,
-    notes: str,
-    s: np.ndarray | None,
+    *,
+    R: np.ndarray | None = None,
     rank: int | None = None,
-    cut: float = 0.0,
+    notes: str = "",
 ) -> LstsqResult:
-    r = b - a @ x
-    residual_norm = np.linalg.norm(r, axis=0) if r.ndim == 2 else math.sqrt(np.vdot(r, r).real)
+    # The gradient is taken now: the caller may change A and b before asking for the evidence. In double precision where A is
+    # small; a large float32 A is not copied for it.
+    wide = np.result_type(a.dtype, np.float64) if a.size < 1 << 22 else a.dtype
+    A, X, unit = a.astype(wide, copy=False), x.astype(wide, copy=False), _unit(b)
+    with np.errstate(over="ignore", invalid="ignore"):
+        r = unit * b - A @ (unit * X)
+        gradient = A.conj().T @ r - ridge * unit * X
+    size, count = norms(r.T) / unit, min(a.shape)
+    residual_norms = norms(r.T)
+    if R is not None:
+        R = np.triu(R)
+    elif x.size and a.size:
+        R = _r(_augmented(a, b, ridge, x.dtype)[0])
     return LstsqResult(
         x,
-        residual_norm,
-        evidence=_evidence(a, b, x, ridge, R, s, rank, cut),
+        float(size) if b.ndim == 1 else size,
+        evidence=lambda: _evidence(x, unit, residual_norms, gradient, ridge, R, rank, count),
         method="direct",
         seed=seed,
         status=status,
@@ -106,55 +124,54 @@ def _result(
     )
 
 
+def _unit(b: np.ndarray) -> float:
+    """A power of two that brings b to size one."""
+    largest = float(np.abs(b).max(initial=0.0))
+    return float(powers_of_two(np.float64(largest))) if math.isfinite(largest) else 1.0
+
+
 def _evidence(
-    a: np.ndarray,
-    b: np.ndarray,
     x: np.ndarray,
+    unit: float,
+    residual_norms: np.ndarray,
+    gradient: np.ndarray,
     ridge: float,
     R: np.ndarray | None,
-    s: np.ndarray | None,
     rank: int | None,
-    cut: float,
-) -> Callable[[], Evidence]:
-    """The Karlson-Walden estimate with the singular values of A itself, in double precision."""
+    count: int,
+) -> Evidence:
+    """The Karlson-Walden estimate with A's own triangular factor, in double precision."""
+    single = x.ndim == 1
 
-    def make() -> Evidence:
-        double = np.result_type(a.dtype, np.float64)
-        A, X = a.astype(double, copy=False), x.astype(double, copy=False).reshape(len(x), -1)
-        if A.size == 0 or X.size == 0:
-            zero = np.zeros(X.shape[1])
-            return Evidence(_like(zero, b), _like(zero, b), 0, 1.0, lambda: np.zeros(0))
-        residual = b.reshape(len(b), -1) - A @ X
-        gradient = A.conj().T @ residual - ridge * X
-        if R is not None:
-            upper = np.triu(R).astype(double)
-        else:
-            augmented = np.vstack([A, math.sqrt(ridge) * np.eye(A.shape[1])]) if ridge else A
-            upper = _r(augmented)
-        sigma, Vh = np.linalg.svd(upper)[1:]
-        sigma = np.concatenate([sigma, np.zeros(len(Vh) - len(sigma))])
-        kept = len(sigma) if rank is None else rank
-        components = np.abs(Vh @ gradient)
-        norms = np.sqrt(np.linalg.norm(residual, axis=0) ** 2 + ridge * np.linalg.norm(X, axis=0) ** 2)
-        x_norms = np.linalg.norm(X, axis=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            phi = norms / x_norms
-            weighted = np.linalg.norm(components / np.sqrt(sigma[:, None] ** 2 + phi**2), axis=0) / x_norms
-            backward = np.where(x_norms > 0, weighted, np.linalg.norm(gradient, axis=0) / norms)
-            backward = np.where(norms > 0, backward, 0.0) / np.linalg.norm(sigma)
-        backward = np.nan_to_num(backward)
-        column = np.linalg.norm(upper, axis=0)
-        equal = np.linalg.svd(upper / np.where(column > 0, column, 1), compute_uv=False)
-        eps = float(np.finfo(x.dtype).eps)
-        cond = float(equal[0] / equal[kept - 1]) if kept > 0 and equal[kept - 1] > 0 else 1.0
-        safe = np.where(x_norms > 0, x_norms, 1)
-        lift = norms / np.where(x_norms > 0, sigma[0] * x_norms, 1) if sigma[0] > 0 else norms * 0
-        correction = np.linalg.norm((components[:kept].T / sigma[:kept] ** 2).T, axis=0) / safe
-        bounds = np.where(x_norms > 0, 1.2 * correction + eps * cond * (1 + cond * lift), 0.0)
-        return Evidence(_like(backward, b), _like(bounds, b), kept, cond, lambda: sigma[: min(A.shape)].astype(x.real.dtype))
+    def like(values: np.ndarray) -> Any:
+        return float(values[0]) if single else values
 
-    return make
+    if R is None:
+        zero = np.zeros(1 if single else x.shape[1])
+        return Evidence(like(zero), like(zero), 0, 1.0, lambda: np.zeros(0))
+    double = np.result_type(x.dtype, np.float64)
+    X, G = (unit * x.astype(double)).reshape(len(x), -1), gradient.astype(double).reshape(len(x), -1)
+    size = np.hypot(np.atleast_1d(residual_norms), math.sqrt(ridge) * norms(X.T))
+    factor = _factor(R.astype(double), rank)
+    if double.kind == "c":
+        # A complex problem as a real one of twice the size: [Re, -Im; Im, Re] has each singular value twice.
+        X, G = np.vstack([X.real, X.imag]), np.vstack([G.real, G.imag])
+    certificate = Certificate(factor, factor.scale)
+    rows, slopes = np.ascontiguousarray(X.T) / factor.scale, np.ascontiguousarray(G.T) * factor.scale
+    backward = certificate.backward_errors(rows, size, slopes) * (math.sqrt(2) if double.kind == "c" else 1)
+    bounds = certificate.error_bounds(rows, size, slopes, float(np.finfo(x.dtype).eps))
+    kept = factor.rank // 2 if double.kind == "c" else factor.rank
+    return Evidence(like(backward), like(bounds), kept, factor.cond, lambda: np.linalg.svd(R, compute_uv=False)[:count])
 
 
-def _like(values: np.ndarray, b: np.ndarray) -> Any:
-    return float(values[0]) if b.ndim == 1 else values
+def _factor(upper: np.ndarray, rank: int | None) -> Factor:
+    if upper.dtype.kind == "c":
+        upper = np.linalg.qr(np.block([[upper.real, -upper.imag], [upper.imag, upper.real]]), mode="r")
+        rank = None if rank is None else 2 * rank
+    n = len(upper)
+    scale = powers_of_two(norms(upper.T))
+    factor = Factor(np.asfortranarray(upper * scale), scale, np.zeros((0, n)), 1.0, rank=n, exact=True)
+    if rank is not None and rank < n:
+        _, factor.sigma, Vh = np.linalg.svd(factor.R)
+        factor.V, factor.rank = np.ascontiguousarray(Vh.T), rank
+    return factor

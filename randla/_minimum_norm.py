@@ -12,6 +12,8 @@ from scipy.sparse.linalg import aslinearoperator
 from . import krylov, plan
 from ._matrix import TallMatrix, wrap
 from ._refine import Options, Run
+from ._numeric import norms as row_norms
+from ._numeric import powers_of_two
 from .precondition import distribution, sketched_factor
 from .result import Evidence, LstsqResult, Status
 
@@ -56,15 +58,18 @@ def solve_minimum_norm(
         seed,
         ridge=ridge,
         rcond=cut,
-        scaled=False,  # scaled rows would be weights, which matter when the equations contradict each other
+        scale_columns=False,  # scaled equations would be weights, which matter when they contradict each other
     )
+    unit = float(factor.scale.max(initial=1.0))
     run = Run(options, eps, tall, start_time)
-    fro = factor.frobenius
+    fro = float(row_norms(factor.R.ravel()))  # of the scaled matrix, as `errors` are
+    size_b = powers_of_two(np.abs(B).max(axis=1, initial=0.0))[:, None]
+    B = B * size_b
+    ridge *= unit**2 if ridge else 1.0
 
     def normal(Z: np.ndarray) -> np.ndarray:
         V = factor.apply(Z)
-        G = tall.residual(V, None)[1] - ridge * V
-        return -factor.adjoint(G)
+        return -factor.adjoint(tall.residual(V * unit, None)[1] * unit - ridge * V)
 
     X, Y, rho = np.zeros((k, n)), np.zeros((k, m)), B.copy()
     best_X, best_Y, best = X.copy(), Y.copy(), np.full(k, np.inf)
@@ -84,10 +89,10 @@ def solve_minimum_norm(
 
             Z, _ = krylov.conjugate_gradients(normal, C, progress, options.maxiter - run.iterations)
             step = factor.apply(Z)
-            X, Y = X + tall.times(step), Y + step
+            X, Y = X + tall.times(step * unit), Y + step
             if dtype != np.float64:
                 X = X.astype(dtype).astype(np.float64)
-            rho = B - tall.adjoint_times(X) - ridge * Y
+            rho = B - tall.adjoint_times(X) * unit - ridge * Y
             # Only the part of the residual that the kept directions can remove counts.
             errors = np.linalg.norm(factor.project(rho), axis=1)
             errors /= np.maximum(fro * np.linalg.norm(X, axis=1), np.finfo(float).tiny)
@@ -111,7 +116,8 @@ def solve_minimum_norm(
         notes = f"Rank {factor.rank} of {m} with singular values cut at {cut:.2g} times the largest."
         status = Status.RANK_DEFICIENT if status is Status.CONVERGED else status
     best = np.where(np.isfinite(best), best, 0.0)
-    residuals = np.linalg.norm(B - tall.adjoint_times(best_X), axis=1)
+    residuals = row_norms(B - tall.adjoint_times(best_X) * unit) / size_b[:, 0]
+    best_X = best_X * unit / size_b
     bounds = factor.cond * (best * fro / max(factor.extremes[0], np.finfo(float).tiny) + eps)
 
     def scalar(values: np.ndarray) -> Any:

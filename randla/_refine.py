@@ -18,6 +18,8 @@ import numpy as np
 from . import krylov
 from ._matrix import TallMatrix
 from .certificate import Certificate
+from ._numeric import norms as row_norms
+from ._numeric import powers_of_two
 from .precondition import Factor
 from .result import Status
 
@@ -36,15 +38,19 @@ class Options:
 class Outcome:
     X: np.ndarray
     residual_norms: np.ndarray
-    G: np.ndarray
     backward_errors: np.ndarray
+    error_bounds: np.ndarray
     status: Status
     iterations: int
     history: list[dict[str, Any]]
 
 
 class Problem:
-    """min ||B' - A X'||^2 + ridge ||X||^2, with the factor that preconditions and certifies it."""
+    """min ||B' - A X'||^2 + ridge ||X||^2 in the factor's scaled variables, X / D, with right-hand sides of size one.
+
+    Units of columns and of right-hand sides are taken out by powers of two: they neither decide when the solution is good
+    enough nor overflow. Takes B over.
+    """
 
     def __init__(
         self,
@@ -56,32 +62,50 @@ class Problem:
         dtype: np.dtype,
         start_time: float,
     ):
-        self.matrix, self.B, self.ridge, self.factor, self.d = matrix, B, ridge, factor, d
+        self.matrix, self.ridge, self.factor, self.d = matrix, ridge, factor, d
         self.dtype, self.start_time = dtype, start_time
-        self.certificate = Certificate(factor)
+        self.unit = powers_of_two(np.abs(B).max(axis=1, initial=0.0))
+        B *= self.unit[:, None]
+        self.B = B
+        self.start = factor.start * self.unit[:, None]
+        scale = factor.scale
+        # Columns that differ little in size are left to the certificate of A itself, which is then needed only once.
+        alike = len(scale) == 0 or scale.max() <= 4 * scale.min()
+        self.reported = Certificate(factor, scale)
+        self.stopping = self.reported if alike else Certificate(factor, np.ones_like(scale))
         self.null_space = factor.null_space()
+
+    def external(self, X: np.ndarray) -> np.ndarray:
+        """Solutions in the caller's units."""
+        return X * self.factor.scale / self.unit[:, None]
+
+    def internal(self, X: np.ndarray) -> np.ndarray:
+        return X / self.factor.scale * self.unit[:, None]
 
     def settle(self, X: np.ndarray) -> np.ndarray:
         """X as it can be returned: of minimum norm, rounded to the dtype of the data."""
         if self.null_space is not None:
-            X = X - (X @ self.null_space) @ self.null_space.T
+            relative = self.factor.scale / self.factor.scale.max()
+            outer = X * relative
+            X = (outer - (outer @ self.null_space) @ self.null_space.T) / relative
         return X if self.dtype == np.float64 else X.astype(self.dtype).astype(np.float64)
 
     def evaluate(self, X: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Norms of b - A x, norms of the residual of the augmented problem, gradients. One pass."""
-        _, G, squares = self.matrix.residual(X, np.ascontiguousarray(self.B[rows]))
+        outer = X * self.factor.scale
+        _, G, squares = self.matrix.residual(outer, np.ascontiguousarray(self.B[rows]))
         if self.ridge == 0:
-            return np.sqrt(squares), np.sqrt(squares), G
-        G -= self.ridge * X
-        return np.sqrt(squares), np.sqrt(squares + self.ridge * np.einsum("ij,ij->i", X, X)), G
+            return np.sqrt(squares), np.sqrt(squares), G * self.factor.scale
+        G -= self.ridge * outer
+        return np.sqrt(squares), np.sqrt(squares + self.ridge * row_norms(outer) ** 2), G * self.factor.scale
 
     def normal(self, Z: np.ndarray) -> np.ndarray:
         """N'(A'A + ridge) N applied to every row. One pass."""
-        V = self.factor.apply(Z)
+        V = self.factor.apply(Z) * self.factor.scale
         _, G, _ = self.matrix.residual(V, None)
         if self.ridge:
             G -= self.ridge * V
-        return -self.factor.adjoint(G)
+        return -self.factor.adjoint(G * self.factor.scale)
 
 
 class Run:
@@ -102,7 +126,7 @@ class Run:
             "passes": self.matrix.passes,
             "time": time.perf_counter() - self.start_time,
             "backward_error": float(errors.max(initial=0.0)),
-            "residual_norm": float(np.linalg.norm(norms)),
+            "residual_norm": float(row_norms(norms)),
         }
         self.history.append(entry)
         if self.options.verbose > 1:
@@ -120,102 +144,116 @@ class Run:
 
 
 class _Iterates(Run):
-    """The best iterate of every right-hand side, with its evidence."""
+    """For every right-hand side the current iterate, its gradient, and the best iterate with its evidence."""
 
     def __init__(self, problem: Problem, options: Options):
         super().__init__(options, float(np.finfo(problem.dtype).eps), problem.matrix, problem.start_time)
         self.problem = problem
-        self.X = np.zeros((0, 0))
+        self.X = self.G = self.best_X = self.best_G = np.zeros((0, 0))
         self.norms = self.augmented = self.errors = np.zeros(0)
-        self.G = np.zeros((0, 0))
 
     def take(self, X: np.ndarray) -> None:
         """Make X the first iterates of all right-hand sides."""
+        problem, certificate = self.problem, self.problem.stopping
         self.X = X
-        self.norms, self.augmented, self.G = self.problem.evaluate(X, np.arange(len(X)))
+        self.norms, self.augmented, self.G = problem.evaluate(X, np.arange(len(X)))
         # Far from the goal a bound will do; the exact estimate needs a factorization.
-        self.errors = self.problem.certificate.upper_bounds(X, self.problem.factor.adjoint(self.G))
+        self.errors = certificate.upper_bounds(X, problem.factor.adjoint(self.G))
         if not (self.errors > 1e4 * self.tol).all():
-            self.errors = self.problem.certificate.backward_errors(X, self.augmented, self.G)
+            self.errors = certificate.backward_errors(X, self.augmented, problem.factor.project(self.G))
+        self.best_X, self.best_G = X.copy(), self.G.copy()
 
-    def offer(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Evaluate new iterates for some right-hand sides, keep those that are better; returns their backward errors."""
-        norms, augmented, G = self.problem.evaluate(X, rows)
-        errors = self.problem.certificate.backward_errors(X, augmented, G)
+    def step(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Make X the current iterates of some right-hand sides; returns their backward errors."""
+        problem = self.problem
+        norms, augmented, G = problem.evaluate(X, rows)
+        # Only the kept directions count: what was cut off as zero is not asked for.
+        errors = problem.stopping.backward_errors(X, augmented, problem.factor.project(G))
+        self.X[rows], self.G[rows] = X, G
         better = errors < self.errors[rows]
         kept = rows[better]
-        self.X[kept], self.G[kept] = X[better], G[better]
+        self.best_X[kept], self.best_G[kept] = X[better], G[better]
         self.norms[kept], self.augmented[kept], self.errors[kept] = norms[better], augmented[better], errors[better]
         return errors
 
+    def note(self, errors: np.ndarray, X: Callable[[], np.ndarray]) -> None:
+        self.record(errors, self.norms / self.problem.unit, lambda: self.problem.external(X()))
+
     def outcome(self, status: Status) -> Outcome:
-        return Outcome(self.X, self.norms, self.G, self.errors, status, self.iterations, self.history)
+        problem = self.problem
+        eps = float(np.finfo(problem.dtype).eps)
+        X, G, norms = self.best_X, self.best_G, self.norms / problem.unit
+        errors = problem.reported.backward_errors(X, self.augmented, G)
+        bounds = problem.reported.error_bounds(X, self.augmented, G, eps)
+        X = problem.external(X)
+        try:
+            self.record(errors, norms, lambda: X)
+        except Run.Stop:
+            pass  # it has ended anyway
+        return Outcome(X, norms, errors, bounds, status, self.iterations, self.history)
+
+    def unconverged(self) -> bool:
+        """Whether some backward error is worse than asked for, or, where nothing was asked for, than a direct solver's."""
+        slack = 16 if self.options.tol is None else 1
+        return bool((self.errors > slack * self.tol).any())
 
 
 def refine(problem: Problem, method: str, guess: np.ndarray | None, options: Options) -> Outcome:
     """Solve from the sketched solution, or from the guess where its residual is smaller."""
     run = _Iterates(problem, options)
-    run.take(problem.settle(problem.factor.start))
+    run.take(problem.settle(problem.start))
     if guess is not None:
-        norms, augmented, _ = problem.evaluate(guess, np.arange(len(guess)))
+        guess = problem.internal(guess)
+        _, augmented, _ = problem.evaluate(guess, np.arange(len(guess)))
         better = augmented < run.augmented
         if better.any():
             run.take(np.where(better[:, None], guess, run.X))
     try:
-        run.record(run.errors, run.norms, lambda: run.X)
-        if method == "lsqr":
-            return _krylov_lsqr(problem, run)
-        return _cycles(problem, run, method)
+        run.note(run.errors, lambda: run.X)
+        return _krylov_lsqr(problem, run) if method == "lsqr" else _cycles(problem, run, method)
     except Run.Stop:
         return run.outcome(Status.STOPPED)
 
 
 def _cycles(problem: Problem, run: _Iterates, method: str) -> Outcome:
-    factor, certificate, options = problem.factor, problem.certificate, run.options
+    factor, certificate, options = problem.factor, problem.stopping, run.options
     # The operator M is applied with a relative error of about cond * eps: further inner progress would be imaginary.
     trust = min(max(4 * factor.cond * np.finfo(np.float64).eps, 1e-13), 0.05)
     idle = np.zeros(len(run.X), dtype=int)
-    status = Status.CONVERGED
+    last = np.full(len(run.X), np.inf)
     for _ in range(_MAX_CYCLES):
         rows = np.flatnonzero((run.errors > run.tol) & (idle < 2))
         if len(rows) == 0:
             break
         if run.iterations >= options.maxiter:
-            status = Status.ITERATION_LIMIT
-            break
+            return run.outcome(Status.ITERATION_LIMIT)
         base, C = run.X[rows], factor.adjoint(run.G[rows])
-        size = np.linalg.norm(C, axis=1)
-        before = run.errors[rows].copy()
+        size, before = row_norms(C), run.errors[rows].copy()
+        # A huge first iterate can have a small backward error: while the gradient shrinks, the run is not idle.
+        shrinking = size < 0.3 * last[rows]
+        last[rows] = size
 
         def progress(
-            S: np.ndarray,
-            Y: np.ndarray,
-            base: np.ndarray = base,
-            size: np.ndarray = size,
-            rows: np.ndarray = rows,
+            S: np.ndarray, Y: np.ndarray, base: np.ndarray = base, size: np.ndarray = size, rows: np.ndarray = rows
         ) -> np.ndarray:
             run.iterations += 1
-            left = np.linalg.norm(S, axis=1)
             X = base + factor.apply(Y)
             estimates = certificate.upper_bounds(X, S)
             if (estimates <= 64 * run.tol).all():
                 estimates = certificate.backward_errors(X, run.augmented[rows], factor.gradient(S))
             everything = run.errors.copy()
             everything[rows] = estimates
-            run.record(everything, run.norms, lambda: _with_rows(run.X, rows, X))
-            return (estimates <= 0.5 * run.tol) | (left <= trust * size) | (run.iterations >= options.maxiter)
+            run.note(everything, lambda: _with_rows(run.X, rows, X))
+            return (estimates <= 0.5 * run.tol) | (row_norms(S) <= trust * size) | (run.iterations >= options.maxiter)
 
         limit = options.maxiter - run.iterations
         if method == "fossils":
             Y, _ = krylov.heavy_ball(problem.normal, C, progress, limit, _distortion(problem))
         else:
             Y, _ = krylov.conjugate_gradients(problem.normal, C, progress, limit)
-        errors = run.offer(problem.settle(base + factor.apply(Y)), rows)
-        idle[rows] = np.where(errors > 0.3 * before, idle[rows] + 1, 0)
-    unfinished = run.errors > run.tol
-    if status is Status.CONVERGED and (run.errors[unfinished] > 16 * run.tol).any():
-        status = Status.STAGNATED
-    return run.outcome(status)
+        errors = run.step(problem.settle(base + factor.apply(Y)), rows)
+        idle[rows] = np.where((errors > 0.3 * before) & ~shrinking, idle[rows] + 1, 0)
+    return run.outcome(Status.STAGNATED if run.unconverged() else Status.CONVERGED)
 
 
 def _with_rows(X: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -236,33 +274,33 @@ def _krylov_lsqr(problem: Problem, run: _Iterates) -> Outcome:
     m, root = matrix.shape[0], problem.ridge**0.5
 
     def residual(B: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        X = factor.apply(Y)
+        X = factor.apply(Y) * factor.scale
         R, G, squares = matrix.residual(X, np.ascontiguousarray(B[:, :m]))
-        if not root:
-            return R, factor.adjoint(G), squares
-        lower = B[:, m:] - root * X
-        G += root * lower
-        return np.hstack([R, lower]), factor.adjoint(G), squares + np.einsum("ij,ij->i", lower, lower)
+        if root:
+            lower = B[:, m:] - root * X
+            G += root * lower
+            R, squares = np.hstack([R, lower]), squares + row_norms(lower) ** 2
+        return R, factor.adjoint(G * factor.scale), squares
 
     base = run.X.copy()
-    R, G, _ = matrix.residual(base, problem.B)
-    R = R.copy() if not root else np.hstack([R, -root * base])
-    G0 = factor.adjoint(G - problem.ridge * base)
-    fro, x_norms = factor.frobenius, np.linalg.norm(base, axis=1)
+    R, _, _ = matrix.residual(base * factor.scale, problem.B)
+    R = np.hstack([R, -root * base * factor.scale]) if root else R.copy()
     best = np.full(len(base), np.inf)
     since = np.zeros(len(base), dtype=int)
 
     def progress(left: np.ndarray, Y: np.ndarray) -> np.ndarray:
         run.iterations += 1
-        estimates = left / np.where(x_norms > 0, x_norms * fro, 1)
-        run.record(estimates, run.norms, lambda: base + factor.apply(Y))
+        X = base + factor.apply(Y)
+        estimates = problem.stopping.upper_bounds(X, left[:, None])
+        run.note(estimates, lambda: X)
         since[:] = np.where(left < 0.9 * best, 0, since + 1)
         np.minimum(best, left, out=best)
         return (estimates <= 0.25 * run.tol) | (since >= 5)
 
-    Y, iterations = krylov.lsqr(residual, R, G0, progress, options.maxiter)
-    rows = np.arange(len(base))
-    run.offer(problem.settle(base + factor.apply(Y)), rows)
-    if iterations >= options.maxiter and (run.errors > run.tol).any():
+    Y, iterations = krylov.lsqr(residual, R, factor.adjoint(run.G), progress, options.maxiter)
+    run.step(problem.settle(base + factor.apply(Y)), np.arange(len(base)))
+    if (run.errors <= run.tol).all():
+        return run.outcome(Status.CONVERGED)
+    if iterations >= options.maxiter:
         return run.outcome(Status.ITERATION_LIMIT)
-    return run.outcome(Status.CONVERGED if (run.errors <= run.tol).all() else Status.SKETCHED_ACCURACY)
+    return run.outcome(Status.SKETCHED_ACCURACY if options.tol is None else Status.STAGNATED)

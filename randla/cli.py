@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -374,22 +375,32 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def stop(number: int, frame: Any) -> NoReturn:
-    """Unwind on a request to end, so that temporary files go away."""
-    sys.exit(128 + number)
+@contextlib.contextmanager
+def unwinding_on_terminate() -> Iterator[None]:
+    """A request to end becomes an exception, so that temporary files go away."""
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = parser().parse_args(argv)
-    with contextlib.suppress(ValueError):  # raised outside of the main thread
-        signal.signal(signal.SIGTERM, stop)
 
     def warn(message: Warning | str, *where: Any, **more: Any) -> None:
         print(f"randla: warning: {message}", file=sys.stderr)
 
     try:
-        with warnings.catch_warnings():
+        with unwinding_on_terminate(), warnings.catch_warnings():
             warnings.showwarning = warn
             warnings.simplefilter("always", randla.LstsqWarning)
             code: int = args.run(args)

@@ -14,7 +14,7 @@ from ._direct import solve_directly
 from ._matrix import TallMatrix, wrap
 from ._minimum_norm import solve_minimum_norm
 from ._refine import Options, Problem, refine
-from .precondition import Factor, distribution, sketched_factor
+from .precondition import distribution, sketched_factor
 from .result import Evidence, LstsqResult, LstsqWarning, Status
 from .sketch import Distribution
 
@@ -136,7 +136,7 @@ def lstsq(
             result = _solve(matrix, rhs, dtype, chosen, sketch, sketch_size, ridge, rcond, guess, seed, options)
     if verbose:
         print(result)
-    if result.status not in (Status.CONVERGED, Status.DIRECT, Status.SKETCHED_ACCURACY):
+    if result.status in (Status.RANK_DEFICIENT, Status.STAGNATED, Status.ITERATION_LIMIT):
         warnings.warn(result.message, LstsqWarning, stacklevel=2)
     return result
 
@@ -165,7 +165,7 @@ def _solve(
 ) -> LstsqResult:
     start_time = time.perf_counter()
     n = matrix.shape[1]
-    B = np.ascontiguousarray(b.reshape(len(b), -1).T, dtype=np.float64)
+    B = np.array(b.reshape(len(b), -1).T, dtype=np.float64, order="C")
     eps = float(np.finfo(dtype).eps)
     cut = 10 * eps if rcond is None else max(rcond, eps)
     chosen = distribution(sketch, matrix)
@@ -183,7 +183,13 @@ def _solve(
     return LstsqResult(
         _shaped(outcome.X, b, dtype),
         _scalar(outcome.residual_norms, b),
-        evidence=_evidence(problem, outcome.X, outcome.residual_norms, outcome.G, outcome.backward_errors, b, eps),
+        evidence=lambda: Evidence(
+            _scalar(outcome.backward_errors, b),
+            _scalar(outcome.error_bounds, b),
+            factor.rank,
+            factor.cond,
+            factor.singular_values,
+        ),
         method=method,
         seed=seed,
         status=status,
@@ -200,21 +206,3 @@ def _shaped(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _scalar(values: np.ndarray, b: np.ndarray) -> Any:
     return float(values[0]) if b.ndim == 1 else values
-
-
-def _evidence(
-    problem: Problem,
-    X: np.ndarray,
-    residual_norms: np.ndarray,
-    G: np.ndarray,
-    backward_errors: np.ndarray,
-    b: np.ndarray,
-    eps: float,
-) -> Callable[[], Evidence]:
-    factor: Factor = problem.factor
-
-    def make() -> Evidence:
-        bounds = problem.certificate.error_bounds(X, residual_norms, G, eps)
-        return Evidence(_scalar(backward_errors, b), _scalar(bounds, b), factor.rank, factor.cond, factor.singular_values)
-
-    return make

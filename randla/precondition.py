@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import _check
 from ._matrix import TallMatrix, wrap
+from ._numeric import norms, powers_of_two
 from .sketch import Distribution
 
 Powers = Callable[[np.ndarray], np.ndarray]
@@ -29,7 +30,8 @@ _BLOCK = 1 << 19  # entries of A N at a time: 4 MB
 class Factor:
     """S A D = Q R for a diagonal D of powers of two, with the rank decision made on R.
 
-    Right-hand sides are rows: `apply` maps (k, rank) to (k, n), `adjoint` (k, n) to (k, rank).
+    Everything here belongs to the scaled matrix A D; whoever holds A multiplies by `scale`. Right-hand sides are rows:
+    with N = R^-1 (or V / sigma), `apply` maps (k, rank) to (k, n), `adjoint` (k, n) to (k, rank).
     """
 
     R: np.ndarray  # (n, n) upper triangular, Fortran order
@@ -45,37 +47,31 @@ class Factor:
     def apply(self, Z: np.ndarray) -> np.ndarray:
         """Rows of N Z."""
         if self.V is not None and self.sigma is not None:
-            return (Z / self.sigma[: self.rank]) @ self.V[:, : self.rank].T * self.scale
+            return (Z / self.sigma[: self.rank]) @ self.V[:, : self.rank].T
         if len(Z) == 1:
-            return blas.dtrsv(self.R, Z[0])[None, :] * self.scale
-        return blas.dtrsm(1.0, self.R, Z.T).T * self.scale
+            return blas.dtrsv(self.R, Z[0])[None, :]
+        return blas.dtrsm(1.0, self.R, Z.T).T
 
     def adjoint(self, G: np.ndarray) -> np.ndarray:
         """Rows of N' G."""
-        scaled = G * self.scale
         if self.V is not None and self.sigma is not None:
-            return scaled @ self.V[:, : self.rank] / self.sigma[: self.rank]
+            return G @ self.V[:, : self.rank] / self.sigma[: self.rank]
         if len(G) == 1:
-            return blas.dtrsv(self.R, scaled[0], trans=1)[None, :]
-        return blas.dtrsm(1.0, self.R, np.asfortranarray(scaled.T), trans_a=1).T
+            return blas.dtrsv(self.R, G[0], trans=1)[None, :]
+        return blas.dtrsm(1.0, self.R, np.asfortranarray(G.T), trans_a=1).T
 
     def gradient(self, Z: np.ndarray) -> np.ndarray:
         """Rows G in the row space with N'G = Z."""
         if self.V is not None and self.sigma is not None:
-            return (Z * self.sigma[: self.rank]) @ self.V[:, : self.rank].T / self.scale
-        return blas.dtrmm(1.0, self.R, np.asfortranarray(Z.T), trans_a=1).T / self.scale
+            return (Z * self.sigma[: self.rank]) @ self.V[:, : self.rank].T
+        return blas.dtrmm(1.0, self.R, np.asfortranarray(Z.T), trans_a=1).T
 
     def project(self, G: np.ndarray) -> np.ndarray:
-        """The part of rows G that lies in the kept directions (for an unscaled factor)."""
+        """The part of rows G that lies in the kept directions."""
         if self.V is None:
             return G
         V = self.V[:, : self.rank]
         return (G @ V) @ V.T
-
-    @cached_property
-    def frobenius(self) -> float:
-        """||A||_F as the sketch sees it."""
-        return float(np.linalg.norm(np.linalg.norm(self.R, axis=0) / self.scale))
 
     @cached_property
     def extremes(self) -> tuple[float, float]:
@@ -111,10 +107,11 @@ class Factor:
         """
         r, n = self.rank, len(self.R)
         N = np.ascontiguousarray(self.apply(np.eye(r)).T)
+        DN = self.scale[:, None] * N
         rows = max(256, _BLOCK // max(1, n))
-        gram, product, AN = ridge * (N.T @ N), np.empty((r, r)), np.empty((rows, r))
+        gram, product, AN = ridge * (DN.T @ DN), np.empty((r, r)), np.empty((rows, r))
         for block in matrix.row_blocks(rows):
-            part = np.matmul(block, N, out=AN[: len(block)])
+            part = np.matmul(block, DN, out=AN[: len(block)])
             gram += np.matmul(part.T, part, out=product)
         R, info = lapack.dpotrf(gram.T, lower=0)
         if info != 0:
@@ -128,31 +125,30 @@ class Factor:
 
     def singular_values(self) -> np.ndarray:
         """Of the sketch of A, without the column scaling."""
-        return np.linalg.svd(self.R / self.scale, compute_uv=False)
+        unit = float(self.scale.max(initial=0.0)) or 1.0
+        return np.linalg.svd(self.R / (self.scale / unit), compute_uv=False) / unit
 
     def null_space(self) -> np.ndarray | None:
         """Orthonormal basis (n, n - rank) of the directions of A that were cut off, None at full rank."""
         if self.V is None or self.rank == len(self.R):
             return None
-        return np.linalg.qr(self.V[:, self.rank :] * self.scale[:, None])[0]
+        return np.linalg.qr(self.V[:, self.rank :] * (self.scale / self.scale.max())[:, None])[0]
 
-    def regularized(self, phi: float) -> np.ndarray:
-        """Upper triangular T with T'T = R'R + phi^2 D^2, D being the scaling."""
+    def regularized(self, shift: np.ndarray) -> np.ndarray:
+        """Upper triangular T with T'T = R'R + diag(shift)^2."""
         if self.gram is not None:
             shifted = self.gram.copy(order="F")
-            shifted[np.diag_indices_from(shifted)] += (phi * self.scale) ** 2
+            shifted[np.diag_indices_from(shifted)] += shift**2
             T, info = lapack.dpotrf(shifted, lower=0, overwrite_a=1)
             if info == 0:
                 return T
         n = len(self.R)
-        added = np.asfortranarray(np.diag(phi * self.scale))
+        added = np.asfortranarray(np.diag(shift))
         return np.triu(lapack.dtpqrt(n, min(32, n), self.R.copy(order="F"), added, overwrite_a=1, overwrite_b=1)[0])
 
 
-def _powers_of_two(size: np.ndarray) -> np.ndarray:
-    """1 / size rounded to a power of two; one where size is zero."""
-    exponent = np.frexp(size)[1]
-    return np.where(size > 0, np.ldexp(1.0, np.clip(1 - exponent, -1000, 1000)), 1.0)
+def _one_power_of_two(size: np.ndarray) -> np.ndarray:
+    return np.full_like(size, powers_of_two(size.max(initial=0.0)))
 
 
 def _triangular_condition(R: np.ndarray) -> float:
@@ -170,12 +166,13 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fa
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
             # The first slice stands for the columns' sizes; what it misjudges costs nothing but rounding room.
-            scale = powers(np.abs(SA).max(axis=0, initial=0.0))
+            scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
         if (scale != 1).any():
             SA *= scale
         gram += np.matmul(SA.T, SA, out=product)
         moments += SA.T @ SB
-    gram[np.diag_indices_from(gram)] += ridge * scale**2
+    if ridge:
+        gram[np.diag_indices_from(gram)] += ridge * scale**2
     # Columns of equal norm: what is left of the condition number is what matters.
     diagonal = gram.diagonal()
     if not np.isfinite(diagonal).all() or not (diagonal > 0).all():
@@ -196,7 +193,7 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fa
     if factor.cond > GRAM_COND_LIMIT:
         return None
     y = blas.dtrsm(1.0, R, np.asfortranarray(moments), trans_a=1)
-    factor.start = blas.dtrsm(1.0, R, y).T * scale
+    factor.start = blas.dtrsm(1.0, R, y).T
     return factor
 
 
@@ -206,7 +203,7 @@ def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fact
     R = np.zeros((0, n + k))
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
-            scale = powers(np.abs(SA).max(axis=0, initial=0.0))
+            scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
             if ridge > 0:
                 R = np.hstack([np.diag(np.sqrt(ridge) * scale), np.zeros((n, k))])
         stacked = np.empty((len(R) + len(SA), n + k), order="F")
@@ -219,7 +216,7 @@ def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fact
     whole = np.zeros((n + k, n + k), order="F")
     whole[: len(R)] = R
     R, target = np.asfortranarray(whole[:n, :n]), whole[:n, n:]
-    extra = powers(np.linalg.norm(R, axis=0))
+    extra = powers(norms(R.T))
     R *= extra
     return Factor(R, scale * extra, target.T.copy(), _triangular_condition(R), rank=n)
 
@@ -233,7 +230,7 @@ def _decide_rank(factor: Factor, rcond: float) -> None:
     if n == 0:
         return
     if factor.cond_one < 1 / (50 * n * rcond):
-        factor.start = blas.dtrsm(1.0, factor.R, target.T).T * factor.scale
+        factor.start = blas.dtrsm(1.0, factor.R, target.T).T
         return
     U, factor.sigma, Vh = np.linalg.svd(factor.R)
     factor.V = np.ascontiguousarray(Vh.T)
@@ -250,9 +247,12 @@ def sketched_factor(
     *,
     ridge: float,
     rcond: float,
-    scaled: bool = True,
+    scale_columns: bool = True,
 ) -> Factor:
-    """Factor of the sketch of [A; sqrt(ridge) I], with the sketched solution for every row of B."""
+    """Factor of the sketch of [A; sqrt(ridge) I], with the (scaled) sketched solution for every row of B.
+
+    Without `scale_columns` all columns get the same power of two.
+    """
     n, k = matrix.shape[1], len(B)
     S = distribution.sample(d, matrix.shape[0], rng=seed)
 
@@ -264,7 +264,7 @@ def sketched_factor(
                 raise ValueError(f"A must be {needed}; got NaN or infinite entries")
             yield SA, SB
 
-    powers = _powers_of_two if scaled else np.ones_like
+    powers = powers_of_two if scale_columns else _one_power_of_two
     factor = _by_gram(slices, n, k, ridge, powers) if d > n else None
     if factor is None:
         factor = _by_qr(slices, n, k, ridge, powers)
@@ -287,12 +287,12 @@ class Preconditioner(LinearOperator):
 
     def _matmat(self, X: np.ndarray) -> np.ndarray:
         rows = np.ascontiguousarray(np.asarray(X, np.float64).T)
-        return self._factor.apply(rows[:, : self.rank]).T
+        return (self._factor.apply(rows[:, : self.rank]) * self._factor.scale).T
 
     def _rmatmat(self, X: np.ndarray) -> np.ndarray:
         rows = np.ascontiguousarray(np.asarray(X, np.float64).T)
         out = np.zeros((self.shape[0], len(rows)))
-        out[: self.rank] = self._factor.adjoint(rows).T
+        out[: self.rank] = self._factor.adjoint(rows * self._factor.scale).T
         return out
 
     def _matvec(self, x: np.ndarray) -> np.ndarray:

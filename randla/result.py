@@ -18,7 +18,7 @@ class LstsqWarning(UserWarning):
 class Status(enum.Enum):
     """How a solve ended. The value is the sentence shown to users."""
 
-    CONVERGED = "The solution has the requested backward error."
+    CONVERGED = "The backward error is as small as requested, by default that of a direct solver."
     DIRECT = "Solved by LAPACK."
     SKETCHED_ACCURACY = "Solved to forward stability by a Krylov method; the backward error is as stated."
     RANK_DEFICIENT = "A is numerically rank deficient: the minimum-norm solution of the truncated problem is returned."
@@ -39,7 +39,7 @@ class Evidence:
     error_bound: Any
     rank: int
     cond: float
-    singular_values: Callable[[], np.ndarray]
+    singular_values: Callable[[], np.ndarray] | None
 
 
 class LstsqResult:
@@ -119,7 +119,8 @@ class LstsqResult:
 
     @cached_property
     def s(self) -> np.ndarray:
-        return self._evidence.singular_values()
+        values = self._evidence.singular_values
+        return np.zeros(0) if values is None else values()
 
     @property
     def message(self) -> str:
@@ -128,6 +129,13 @@ class LstsqResult:
     @property
     def success(self) -> bool:
         return self.status.success
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Evidence that was not asked for yet is a function of data that a pickle should not carry.
+        state = dict(self.__dict__, _evidence=self._evidence, s=self.s)
+        state["_evidence"] = dataclasses.replace(self._evidence, singular_values=None)
+        state["_make_evidence"] = None
+        return state
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.x, np.square(self.residual_norm), self.rank, self.s))

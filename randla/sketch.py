@@ -78,7 +78,7 @@ class _Sparse(_FixedNnz):
 
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
         if sp.issparse(A):
-            _cpu.sparse_sketch_csr(*self._arguments(s), A.data, A.indptr, A.indices, A.shape[1], j0, out)
+            _cpu.sparse_sketch_csr(*self._arguments(s), np.ascontiguousarray(A.data), A.indptr, A.indices, A.shape[1], j0, out)
         else:
             _cpu.sparse_sketch(*self._arguments(s), A, j0, out)
 
@@ -126,7 +126,7 @@ class BlockSRHT(_FixedNnz):
     block: int = 64
 
     def __post_init__(self) -> None:
-        if self.block not in (16, 32, 64, 128):
+        if _check.integer(self.block, "block", 1) not in (16, 32, 64, 128):
             raise ValueError(f"block must be 16, 32, 64 or 128; got {self.block!r}")
 
     def _blocks(self, d: int) -> int:

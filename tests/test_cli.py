@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,9 @@ from randla.bench import picture, report
 
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch, tmp_path):
-    """An empty working folder, no real data, and the signal handlers as they were."""
+    """An empty working folder and no real data."""
     monkeypatch.delenv("RANDLA_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
 
 @pytest.fixture
@@ -211,6 +211,20 @@ def test_interrupted_writing_keeps_the_old_output_and_leaves_no_temporary_file(f
         assert "Traceback" not in capsys.readouterr().err
     assert listing() == before
     assert Path("x.npy").read_bytes() == b"old"
+
+
+def test_request_to_end_during_a_solve_leaves_nothing_behind(files, monkeypatch):
+    def solve(A, b, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(randla, "lstsq", solve)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        run("solve", "A.npy", "b.npy", "-o", "x.npy")
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert listing() == ["A.npy", "b.npy"]
 
 
 def test_output_gets_the_usual_permissions_and_keeps_those_it_had(files):

@@ -531,23 +531,3 @@ def test_allow_copy_false_keeps_lapack_and_its_copy_away(problem):
     assert randla.lstsq(small, problem.b[:60], allow_copy=False).method != "direct"
     with pytest.raises(ValueError, match="allow_copy"):
         randla.lstsq(small, problem.b[:60], method="direct", allow_copy=False)
-
-
-# Complex numbers
-
-
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
-@pytest.mark.parametrize("shape", [(300, 20), (20, 300)])
-def test_complex_problem_goes_to_lapack(dtype, shape):
-    rng = np.random.default_rng(7)
-    A, b = (rng.standard_normal(size) + 1j * rng.standard_normal(size) for size in (shape, shape[0]))
-    A, b = A.astype(dtype), b.astype(dtype)
-    result = randla.lstsq(A, b)
-    assert result.x.dtype == dtype
-    assert relative(result.x, lapack(A.astype(complex), b.astype(complex))) < 100 * np.finfo(dtype).eps
-    assert result.backward_error < 10 * np.finfo(dtype).eps
-
-
-def test_randomized_methods_refuse_complex_numbers_by_name(problem):
-    with pytest.raises(TypeError, match=r"complex128.*direct"):
-        randla.lstsq(problem.A * 1j, problem.b, method="spir")

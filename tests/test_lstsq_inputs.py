@@ -250,6 +250,24 @@ def test_sparse_matrix_in_any_internal_order_gives_the_same_solution():
     assert relative(randla.lstsq(with_zeros, b, method="spir", rng=1).x, householder_solution(with_zeros.toarray(), b)) < 1e-11
 
 
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("shape", [(300, 20), (20, 300)])
+def test_complex_problem_goes_to_lapack(dtype, shape):
+    rng = np.random.default_rng(7)
+    A, b = (rng.standard_normal(size) + 1j * rng.standard_normal(size) for size in (shape, shape[0]))
+    A, b = A.astype(dtype), b.astype(dtype)
+    result = randla.lstsq(A, b)
+    assert result.x.dtype == dtype
+    assert relative(result.x, np.linalg.lstsq(A.astype(complex), b.astype(complex), rcond=None)[0]) < 100 * np.finfo(dtype).eps
+    assert result.backward_error < 10 * np.finfo(dtype).eps
+
+
+def test_randomized_methods_refuse_complex_numbers_by_name():
+    A, b = small()
+    with pytest.raises(TypeError, match=r"complex128.*direct"):
+        randla.lstsq(A * 1j, b, method="spir")
+
+
 # Degenerate problems with obvious answers
 
 

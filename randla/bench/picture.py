@@ -31,6 +31,12 @@ def _figure(panels: int) -> tuple[Any, list[Any]]:
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
+def _points(record: dict[str, Any]) -> list[tuple[float, float, str, bool]]:
+    """Time, error, name and side of every solver that ran."""
+    solvers = (s for s in record["solvers"] if "seconds" in s)
+    return [(s["seconds"], max(s["backward_error"], FLOOR), s["name"], s["ours"]) for s in solvers]
+
+
 def time_accuracy(records: Sequence[dict[str, Any]]) -> Any:
     """Backward error over time, one panel per problem: left is faster, down is more accurate."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -38,7 +44,7 @@ def time_accuracy(records: Sequence[dict[str, Any]]) -> Any:
     figure, axes = _figure(len(records))
     for ax, record in zip(axes, records, strict=True):
         solvers = [s for s in record["solvers"] if "seconds" in s]
-        points = [(s["seconds"], max(s["backward_error"], FLOOR), s["name"], s["ours"]) for s in solvers]
+        points = _points(record)
         if not points:
             ax.set_title(f"{record['problem']}: no solver ran", loc="left", fontsize=11)
             continue
@@ -72,16 +78,15 @@ def time_accuracy(records: Sequence[dict[str, Any]]) -> Any:
         ax.set_xlabel("time")
         ax.set_ylabel("backward error relative to the norm of A")
         ax.set_title(f"{record['problem']}: {record['m']:,} x {record['n']:,}", loc="left", fontsize=11)
-        ax.legend(loc="upper right", fontsize=8, framealpha=0.9)
-        _label(
-            figure,
-            ax,
-            [(x, y, name.replace("randla.lstsq", "randla"), OURS if ours else PEERS) for x, y, name, ours in points],
-        )
+    # Outside, where no point can be; before the names, which are placed by what they would cover.
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=2 if len(axes) == 1 else 5, fontsize=8.5)
+    for ax, record in zip(axes, records, strict=True):
+        _label(figure, ax, _points(record))
     return figure
 
 
-def _label(figure: Any, ax: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
+def _label(figure: Any, ax: Any, points: Sequence[tuple[float, float, str, bool]]) -> None:
     """Write a name beside each point, moved up or down until it covers neither another name nor a point."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
@@ -89,9 +94,10 @@ def _label(figure: Any, ax: Any, points: Sequence[tuple[float, float, str, str]]
     for x, y, _, _ in points:
         px, py = ax.transData.transform((x, y))
         taken.append((px - 6, py - 6, px + 6, py + 6))
-    for x, y, name, color in sorted(points, key=lambda p: -p[1]):
+    for x, y, name, ours in sorted(points, key=lambda p: -p[1]):
+        color, text = OURS if ours else PEERS, name.replace("randla.lstsq", "randla")
         note = ax.annotate(
-            name, (x, y), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8.5, color=color, zorder=4
+            text, (x, y), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8.5, color=color, zorder=4
         )
         note.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5})
         box = note.get_window_extent(renderer)

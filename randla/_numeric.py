@@ -1,0 +1,22 @@
+"""Small numerical helpers that neither overflow nor underflow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def norms(X: np.ndarray) -> np.ndarray:
+    """Euclidean norms of the rows of X (or of its only dimension), with squares taken near one."""
+    X = np.abs(X)
+    largest = X.max(axis=-1, initial=0.0)
+    exponent = np.frexp(largest)[1]
+    # Two factors, as one of 2^1000 times the smallest numbers would itself overflow.
+    half = exponent // 2
+    scaled = np.ldexp(np.ldexp(X, -half[..., None]), (half - exponent)[..., None])
+    return np.ldexp(np.sqrt(np.einsum("...i,...i->...", scaled, scaled)), exponent)
+
+
+def powers_of_two(size: np.ndarray) -> np.ndarray:
+    """Powers of two with powers * size in [1, 2); one where size is zero."""
+    exponent = np.frexp(size)[1]
+    return np.where(size > 0, np.ldexp(1.0, np.clip(1 - exponent, -1020, 1020)), 1.0)
