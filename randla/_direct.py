@@ -31,7 +31,8 @@ def solve_directly(a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | No
         _check.finite(a, "A")
         _check.finite(b, "b")
         return _result(a, b, np.zeros((n, *b.shape[1:]), dtype), ridge, seed, Status.DIRECT, rank=0)
-    cut = max(m, n) * float(np.finfo(dtype).eps) if rcond is None else max(rcond, float(np.finfo(dtype).eps))
+    cut = float(np.finfo(dtype).eps) * (10.0 if rcond is None else 1.0)
+    cut = cut if rcond is None else max(rcond, cut)
     copy, rhs = _augmented(a, b, ridge, dtype)
     if len(copy) >= n:
         gels, trcon = _ROUTINES[dtype.char]
@@ -62,23 +63,29 @@ def _augmented(a: np.ndarray, b: np.ndarray, ridge: float, dtype: np.dtype) -> t
 def _by_singular_values(a: np.ndarray, b: np.ndarray, ridge: float, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
     n = a.shape[1]
     A, rhs = _augmented(a, b, ridge, dtype)
-    rows = len(A)
-    scale = np.ones(n, A.real.dtype)
-    if rows >= n:
-        # Columns of equal size, so that units cannot decide the rank.
+    rows, k = len(A), rhs.size // len(rhs)
+    full = min(rows, n)
+    if rows < n:
+        x, _, rank, _ = scipy.linalg.lstsq(A, rhs[:rows], cond=cut, lapack_driver="gelsd", check_finite=False)
+    else:
+        # Columns of equal size, so that units cannot decide the rank; singular values of R, which gelsd blurs by its own
+        # reduction to bidiagonal form.
         scale = powers_of_two(norms(A.T)).astype(A.real.dtype)
-        A *= scale
-    y, _, rank, _ = scipy.linalg.lstsq(A, rhs[:rows], cond=cut, lapack_driver="gelsd", check_finite=False)
-    x, rank, full = (scale * y.T).T, int(rank), min(rows, n)
+        R = _r(np.hstack([A * scale, rhs[:rows].reshape(rows, k)]))
+        U, sigma, Vh = np.linalg.svd(R[:n, :n])
+        rank = int(np.count_nonzero(sigma > cut * sigma[0]))
+        y = Vh[:rank].conj().T @ ((U[:, :rank].conj().T @ R[:n, n:]) / sigma[:rank, None])
+        x = scale[:, None] * y
+        if rank < n:
+            # Minimum norm in the variables of the caller, not in the scaled ones.
+            relative = scale / scale.max()
+            null = np.linalg.qr(relative[:, None] * Vh[rank:].conj().T)[0]
+            x = x - null @ (null.conj().T @ x)
+        x = x.reshape(n, *b.shape[1:]).astype(dtype, copy=False)
     if rank == full:
-        return _result(a, b, x, ridge, seed, Status.DIRECT, rank=rank)
-    if rows >= n:
-        # Minimum norm in the variables of the caller, not in the scaled ones.
-        Vh = scipy.linalg.svd(_r(A), check_finite=False)[2]
-        null = scipy.linalg.qr(scale[:, None] * Vh[rank:].conj().T, mode="economic", check_finite=False)[0]
-        x = x - null @ (null.conj().T @ x)
+        return _result(a, b, x, ridge, seed, Status.DIRECT, rank=int(rank))
     notes = f"Rank {rank} of {full} with singular values cut at {cut:.2g} times the largest."
-    return _result(a, b, x, ridge, seed, Status.RANK_DEFICIENT, rank=rank, notes=notes)
+    return _result(a, b, x, ridge, seed, Status.RANK_DEFICIENT, rank=int(rank), notes=notes)
 
 
 def _r(A: np.ndarray) -> np.ndarray:
@@ -127,7 +134,7 @@ def _result(
 def _unit(b: np.ndarray) -> float:
     """A power of two that brings b to size one."""
     largest = float(np.abs(b).max(initial=0.0))
-    return float(powers_of_two(np.float64(largest))) if math.isfinite(largest) else 1.0
+    return float(powers_of_two(np.array([largest]))[0]) if math.isfinite(largest) else 1.0
 
 
 def _evidence(
@@ -166,7 +173,7 @@ def _evidence(
 
 def _factor(upper: np.ndarray, rank: int | None) -> Factor:
     if upper.dtype.kind == "c":
-        upper = np.linalg.qr(np.block([[upper.real, -upper.imag], [upper.imag, upper.real]]), mode="r")
+        upper = np.asarray(np.linalg.qr(np.block([[upper.real, -upper.imag], [upper.imag, upper.real]]), mode="r"))
         rank = None if rank is None else 2 * rank
     n = len(upper)
     scale = powers_of_two(norms(upper.T))

@@ -14,7 +14,9 @@ import scipy.sparse as sp
 from . import _check, _cpu
 from .sketch import BlockSRHT, Distribution, SketchOperator, SparseStack
 
-_SLICE = 1 << 20  # entries of a sketch held at a time, where it can be made in slices: 8 MB
+# Entries of a sketch held at a time, where it can be made in slices: one percent of A, at most 8 MB.
+_SLICE = 1 << 20
+_SMALLEST_SLICE = 1 << 15
 _OPERATOR_COLUMNS = 32
 
 
@@ -104,7 +106,8 @@ class Dense(TallMatrix):
         (d, m), n = S.shape, self.shape[1]
         SB = S @ B.T
         starts = S.distribution._block_starts(d)
-        step = max(8, _SLICE // (S.distribution.block * max(1, n)))
+        entries = max(_SMALLEST_SLICE, min(_SLICE, m * n // 100))
+        step = max(1, entries // (S.distribution.block * max(1, n)))
         for k0 in range(0, len(starts) - 1, step):
             k1 = min(k0 + step, len(starts) - 1)
             out = np.zeros((starts[k1] - starts[k0], n), self.dtype)

@@ -11,10 +11,10 @@ from scipy.sparse.linalg import aslinearoperator
 
 from . import krylov, plan
 from ._matrix import TallMatrix, wrap
-from ._refine import Options, Run
 from ._numeric import norms as row_norms
 from ._numeric import powers_of_two
-from .precondition import distribution, sketched_factor
+from ._refine import Options, Run
+from .precondition import distribution, rank_cut, sketched_factor
 from .result import Evidence, LstsqResult, Status
 
 _MAX_CYCLES = 10
@@ -48,8 +48,8 @@ def solve_minimum_norm(
     n, m = tall.shape
     B = np.ascontiguousarray(b.reshape(m, -1).T, dtype=np.float64)
     k, eps = len(B), float(np.finfo(dtype).eps)
-    cut = 10 * eps if rcond is None else max(rcond, eps)
     d = sketch_size if sketch_size is not None else plan.sketch_size(tall, "spir", k, eps)
+    cut = rank_cut(eps, n, d) if rcond is None else max(rcond, eps)
     factor = sketched_factor(
         tall,
         np.zeros((0, n)),
@@ -78,14 +78,21 @@ def solve_minimum_norm(
     try:
         for _ in range(_MAX_CYCLES):
             C = factor.adjoint(rho)
-            size = np.linalg.norm(C, axis=1)
+            size = row_norms(C)
 
-            def progress(S: np.ndarray, Z: np.ndarray, size: np.ndarray = size) -> np.ndarray:
+            shown, misfit = (X * unit / size_b).T, row_norms(rho / size_b)
+
+            def progress(
+                S: np.ndarray,
+                Z: np.ndarray,
+                size: np.ndarray = size,
+                shown: np.ndarray = shown,
+                misfit: np.ndarray = misfit,
+            ) -> np.ndarray:
                 run.iterations += 1
-                left = np.linalg.norm(S, axis=1)
-                ratio = left / np.where(size > 0, size, 1)
-                run.record(ratio * np.where(np.isfinite(best), best, 1.0), np.linalg.norm(rho, axis=1), lambda: X)
-                return left <= trust * size
+                ratio = row_norms(S) / np.where(size > 0, size, 1)
+                run.record(ratio * np.where(np.isfinite(best), best, 1.0), misfit, lambda: shown)
+                return ratio <= trust
 
             Z, _ = krylov.conjugate_gradients(normal, C, progress, options.maxiter - run.iterations)
             step = factor.apply(Z)

@@ -17,9 +17,9 @@ import numpy as np
 
 from . import krylov
 from ._matrix import TallMatrix
-from .certificate import Certificate
 from ._numeric import norms as row_norms
 from ._numeric import powers_of_two
+from .certificate import Certificate
 from .precondition import Factor
 from .result import Status
 
@@ -177,7 +177,13 @@ class _Iterates(Run):
         return errors
 
     def note(self, errors: np.ndarray, X: Callable[[], np.ndarray]) -> None:
-        self.record(errors, self.norms / self.problem.unit, lambda: self.problem.external(X()))
+        try:
+            self.record(errors, self.norms / self.problem.unit, lambda: self.problem.external(X()))
+        except Run.Stop:
+            # What the callback was shown is what it gets.
+            self.errors = np.full_like(self.errors, np.inf)
+            self.step(self.problem.settle(X()), np.arange(len(self.X)))
+            raise
 
     def outcome(self, status: Status) -> Outcome:
         problem = self.problem
@@ -185,12 +191,12 @@ class _Iterates(Run):
         X, G, norms = self.best_X, self.best_G, self.norms / problem.unit
         errors = problem.reported.backward_errors(X, self.augmented, G)
         bounds = problem.reported.error_bounds(X, self.augmented, G, eps)
-        X = problem.external(X)
-        try:
-            self.record(errors, norms, lambda: X)
-        except Run.Stop:
-            pass  # it has ended anyway
-        return Outcome(X, norms, errors, bounds, status, self.iterations, self.history)
+        if self.history:
+            # The last entry held estimates from inside the iteration.
+            self.history[-1].update(
+                passes=self.matrix.passes, backward_error=float(errors.max(initial=0.0)), residual_norm=float(row_norms(norms))
+            )
+        return Outcome(problem.external(X), norms, errors, bounds, status, self.iterations, self.history)
 
     def unconverged(self) -> bool:
         """Whether some backward error is worse than asked for, or, where nothing was asked for, than a direct solver's."""

@@ -75,13 +75,15 @@ def lsqr(
 ) -> tuple[np.ndarray, int]:
     """LSQR (Paige, Saunders 1982) for min ||A N y - r||, one pass over A per iteration.
 
-    `residual(B, Y)` returns (B - A N Y, N'A'(B - A N Y), squared norms of the rows); R0 = r and G0 = N'A'r.
+    `residual(B, Y)` returns (B - A N Y, N'A'(B - A N Y), squared norms of the rows); R0 = r is
+    overwritten, G0 = N'A'r.
     `progress(estimate of ||N'A'(r - A N y)||, y)` answers which rows are finished.
     The step u <- A v - alpha u followed by A'u is one fused pass with right-hand side alpha u.
     """
     beta = np.sqrt(_dots(R0, R0))
     safe = np.where(beta > 0, beta, 1)
-    U, V = R0 / safe[:, None], G0 / safe[:, None]
+    R0 /= safe[:, None]
+    U, V = R0, G0 / safe[:, None]
     alpha = np.sqrt(_dots(V, V))
     V /= np.where(alpha > 0, alpha, 1)[:, None]
     W, Y = V.copy(), np.zeros_like(V)
@@ -89,10 +91,11 @@ def lsqr(
     active = (alpha > 0) & (beta > 0)
     iterations = 0
     while active.any() and iterations < maxiter:
-        negative_u, negative_g, square = residual(alpha[:, None] * U, V)
+        U *= alpha[:, None]
+        negative_u, negative_g, square = residual(U, V)
         beta = np.sqrt(square)
         scale = np.where(beta > 0, beta, 1)
-        U = -negative_u / scale[:, None]
+        np.divide(negative_u, -scale[:, None], out=U)
         V_new = -negative_g / scale[:, None] - beta[:, None] * V
         alpha = np.sqrt(_dots(V_new, V_new))
         V = V_new / np.where(alpha > 0, alpha, 1)[:, None]

@@ -14,7 +14,7 @@ from ._direct import solve_directly
 from ._matrix import TallMatrix, wrap
 from ._minimum_norm import solve_minimum_norm
 from ._refine import Options, Problem, refine
-from .precondition import distribution, sketched_factor
+from .precondition import distribution, rank_cut, sketched_factor
 from .result import Evidence, LstsqResult, LstsqWarning, Status
 from .sketch import Distribution
 
@@ -63,7 +63,8 @@ def lstsq(
     tol : float
         Backward error, relative to ||A||_F, to aim at; default the unit roundoff of the data (2.2e-16, 1.2e-7).
     rcond : float
-        Singular values below rcond times the largest, after scaling the columns, count as zero; default 10 eps.
+        Singular values below rcond times the largest, after scaling the columns, count as zero; default 10 eps,
+        more where entries of the sketch are sums of very many rows.
     x0 : array, (n,) or (n, k)
         A first guess; used where its residual is smaller than that of the sketched solution.
     maxiter : int
@@ -167,9 +168,9 @@ def _solve(
     n = matrix.shape[1]
     B = np.array(b.reshape(len(b), -1).T, dtype=np.float64, order="C")
     eps = float(np.finfo(dtype).eps)
-    cut = 10 * eps if rcond is None else max(rcond, eps)
     chosen = distribution(sketch, matrix)
     d = sketch_size if sketch_size is not None else plan.sketch_size(matrix, method, len(B), eps)
+    cut = rank_cut(eps, len(b), d) if rcond is None else max(rcond, eps)
     factor = sketched_factor(matrix, B, chosen, max(d, 1), seed, ridge=ridge, rcond=cut)
     if method == "cholqr":
         factor.improve(matrix, ridge)

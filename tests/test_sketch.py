@@ -283,9 +283,7 @@ def test_impossible_parameters_are_refused(make, error, words):
         make()
 
 
-@pytest.mark.parametrize(
-    ("rng", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError), ("seed", TypeError)]
-)
+@pytest.mark.parametrize(("rng", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError), ("seed", TypeError)])
 def test_impossible_seeds_are_refused(rng, error):
     with pytest.raises(error, match="rng"):
         randla.SparseStack().sample(5, 5, rng=rng)
