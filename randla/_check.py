@@ -27,6 +27,10 @@ def dtype_of(dtype: np.dtype, name: str) -> np.dtype:
 
 def array(value: Any, name: str) -> np.ndarray:
     """An aligned array of a supported native dtype; no copy unless the dtype or the alignment asks for one."""
+    if type(value) is np.ndarray and value.dtype.char in "dfDF" and value.flags.aligned and value.dtype.isnative:
+        if all(s % value.itemsize == 0 for s in value.strides):
+            return value
+        return value.copy()
     if sp.issparse(value):
         raise TypeError(f"{name} must be a dense array; got a sparse {type(value).__name__}")
     module = type(value).__module__.partition(".")[0]
@@ -80,6 +84,8 @@ def finite(a: np.ndarray, name: str) -> None:
 
 
 def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
+    if type(value) is int and value >= low and high is None:
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer; got {value!r}")
     value = int(value)
@@ -90,6 +96,8 @@ def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
 
 
 def real(value: Any, name: str, *, low: float = 0.0, strict: bool = False) -> float:
+    if type(value) is float and value >= low and not strict and value < math.inf:
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number; got {value!r}")
     number = float(value)
@@ -100,6 +108,8 @@ def real(value: Any, name: str, *, low: float = 0.0, strict: bool = False) -> fl
 
 def seed(rng: Any) -> int:
     """The 64-bit seed that a SPEC 7 `rng` stands for; an integer below 2^64 stands for itself, so that seeds replay."""
+    if type(rng) is int and 0 <= rng < 2**64:
+        return rng
     if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
         if rng < 0:
             raise ValueError(f"rng must be a non-negative integer; got {rng}")

@@ -15,11 +15,14 @@ from .certificate import Certificate
 from .precondition import Factor
 from .result import Evidence, LstsqResult, Status
 
-_ROUTINES: dict[str, tuple[Any, Any]] = {
-    "f": (lapack.sgels, lapack.strcon),
-    "d": (lapack.dgels, lapack.dtrcon),
-    "F": (lapack.cgels, lapack.ctrcon),
-    "D": (lapack.zgels, lapack.ztrcon),
+_COPY_LIMIT = 1 << 15
+_EPS = {c: float(np.finfo(c).eps) for c in "fdFD"}
+
+_ROUTINES: dict[str, tuple[Any, Any, Any]] = {
+    "f": (lapack.sgeqrf, lapack.strtrs, lapack.strcon),
+    "d": (lapack.dgeqrf, lapack.dtrtrs, lapack.dtrcon),
+    "F": (lapack.cgeqrf, lapack.ctrtrs, lapack.ctrcon),
+    "D": (lapack.zgeqrf, lapack.ztrtrs, lapack.ztrcon),
 }
 
 
@@ -31,57 +34,61 @@ def solve_directly(a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | No
         _check.finite(a, "A")
         _check.finite(b, "b")
         return _result(a, b, np.zeros((n, *b.shape[1:]), dtype), ridge, seed, Status.DIRECT, rank=0)
-    cut = float(np.finfo(dtype).eps) * (10.0 if rcond is None else 1.0)
-    cut = cut if rcond is None else max(rcond, cut)
-    copy, rhs = _augmented(a, b, ridge, dtype)
-    if len(copy) >= n:
-        gels, trcon = _ROUTINES[dtype.char]
-        factored, x, info = gels(copy, rhs, lwork=64 * (n + rhs.size // len(rhs)), overwrite_a=1, overwrite_b=1)
-        if info == 0 and math.isfinite(math.fsum(x[:n].ravel().real)):
-            R = factored[:n]
+    eps = _EPS[dtype.char]
+    cut = 10 * eps if rcond is None else max(rcond, eps)
+    if m >= n or ridge:
+        geqrf, trtrs, trcon = _ROUTINES[dtype.char]
+        both = _augmented(a, b, ridge, dtype)
+        # b rides along as further columns: cheaper than applying Q to it, and the same arithmetic.
+        factored = geqrf(both, lwork=64 * both.shape[1], overwrite_a=1)[0]
+        R = factored[:n, :n].copy(order="F")
+        x, info = trtrs(R, factored[:n, n:])
+        if info == 0 and np.isfinite(x).all():
             # The 1-norm estimate may be off by a factor of n: well clear of the cut, the rank is n without doubt.
             safe = 50 * n * cut
             if trcon(R)[0] > safe or trcon(np.triu(R) * powers_of_two(norms(np.triu(R).T)).astype(R.real.dtype))[0] > safe:
-                return _result(a, b, x[:n], ridge, seed, Status.DIRECT, R=R)
+                return _result(a, b, x[:, 0] if b.ndim == 1 else x, ridge, seed, Status.DIRECT, R=R)
     _check.finite(a, "A")
     _check.finite(b, "b")
     return _by_singular_values(a, b, ridge, cut, dtype, seed)
 
 
-def _augmented(a: np.ndarray, b: np.ndarray, ridge: float, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """[A; sqrt(ridge) I] and [b; 0] as LAPACK wants them, the second with room for x."""
+def _augmented(a: np.ndarray, b: np.ndarray, ridge: float, dtype: np.dtype) -> np.ndarray:
+    """[A, b; sqrt(ridge) I, 0] in Fortran order."""
     m, n = a.shape
-    copy = np.empty((m + n if ridge else m, n), dtype, order="F")
-    rhs = np.zeros((max(len(copy), n), *b.shape[1:]), dtype, order="F")
-    copy[:m], rhs[:m] = a, b
+    k = 1 if b.ndim == 1 else b.shape[1]
+    both = np.empty((m + n if ridge else m, n + k), dtype, order="F")
+    both[:m, :n] = a
+    both[:m, n:] = b[:, None] if b.ndim == 1 else b
     if ridge:
-        copy[m:] = 0
-        np.fill_diagonal(copy[m:], math.sqrt(ridge))
-    return copy, rhs
+        both[m:] = 0
+        np.fill_diagonal(both[m:, :n], math.sqrt(ridge))
+    return both
 
 
 def _by_singular_values(a: np.ndarray, b: np.ndarray, ridge: float, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
     n = a.shape[1]
-    A, rhs = _augmented(a, b, ridge, dtype)
-    rows, k = len(A), rhs.size // len(rhs)
+    both = _augmented(a, b, ridge, dtype)
+    A, rhs, rows = both[:, :n], both[:, n:], len(both)
     full = min(rows, n)
     if rows < n:
-        x, _, rank, _ = scipy.linalg.lstsq(A, rhs[:rows], cond=cut, lapack_driver="gelsd", check_finite=False)
+        x, _, rank, _ = scipy.linalg.lstsq(A, rhs, cond=cut, lapack_driver="gelsd", check_finite=False)
     else:
         # Columns of equal size, so that units cannot decide the rank; singular values of R, which gelsd blurs by its own
         # reduction to bidiagonal form.
         scale = powers_of_two(norms(A.T)).astype(A.real.dtype)
-        R = _r(np.hstack([A * scale, rhs[:rows].reshape(rows, k)]))
-        U, sigma, Vh = np.linalg.svd(R[:n, :n])
+        A *= scale
+        R = _r(both)
+        U, sigma, Vh = scipy.linalg.svd(R[:n, :n], check_finite=False)
         rank = int(np.count_nonzero(sigma > cut * sigma[0]))
         y = Vh[:rank].conj().T @ ((U[:, :rank].conj().T @ R[:n, n:]) / sigma[:rank, None])
         x = scale[:, None] * y
         if rank < n:
             # Minimum norm in the variables of the caller, not in the scaled ones.
             relative = scale / scale.max()
-            null = np.linalg.qr(relative[:, None] * Vh[rank:].conj().T)[0]
+            null = scipy.linalg.qr(relative[:, None] * Vh[rank:].conj().T, mode="economic")[0]
             x = x - null @ (null.conj().T @ x)
-        x = x.reshape(n, *b.shape[1:]).astype(dtype, copy=False)
+    x = x.reshape(n, *b.shape[1:]).astype(dtype, copy=False)
     if rank == full:
         return _result(a, b, x, ridge, seed, Status.DIRECT, rank=int(rank))
     notes = f"Rank {rank} of {full} with singular values cut at {cut:.2g} times the largest."
@@ -106,29 +113,55 @@ def _result(
     rank: int | None = None,
     notes: str = "",
 ) -> LstsqResult:
-    # The gradient is taken now: the caller may change A and b before asking for the evidence. In double precision where A is
-    # small; a large float32 A is not copied for it.
+    if a.size <= _COPY_LIMIT:
+        # The caller may change A and b before asking for the evidence: copies are cheaper than computing it unasked.
+        solved = _Solved(a.copy(), b.copy(), x, ridge, R, rank)
+    else:
+        solved = _Solved(a, b, x, ridge, R, rank)
+        solved.measure()
+    return LstsqResult(
+        x, solved.residual_norm, evidence=solved.evidence, method="direct", seed=seed, status=status, passes=1, notes=notes
+    )
+
+
+class _Solved:
+    """A solved problem that gives its residual norm and its evidence when asked."""
+
+    __slots__ = ("A", "R", "b", "count", "measured", "rank", "ridge", "single", "x")
+
+    def __init__(self, a: Any, b: Any, x: np.ndarray, ridge: float, R: np.ndarray | None, rank: int | None):
+        self.A, self.b, self.x, self.ridge, self.R, self.rank = a, b, x, ridge, R, rank
+        self.count, self.single = min(a.shape), b.ndim == 1
+        self.measured: tuple[float, np.ndarray, np.ndarray] | None = None
+
+    def measure(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """Reads A and b for the last time."""
+        if self.measured is None:
+            self.measured = _measure(self.A, self.b, self.x, self.ridge)
+            if self.R is None and self.x.size and self.A.size:
+                self.R = _r(_augmented(self.A, self.b.reshape(len(self.b), -1)[:, :0], self.ridge, self.x.dtype))
+            self.A = self.b = None
+        return self.measured
+
+    def residual_norm(self) -> Any:
+        unit, residual_norms, _ = self.measure()
+        return float(residual_norms / unit) if self.single else residual_norms / unit
+
+    def evidence(self) -> Evidence:
+        return _evidence(self.x, *self.measure(), self.ridge, self.R, self.rank, self.count)
+
+
+def _measure(a: np.ndarray, b: np.ndarray, x: np.ndarray, ridge: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """A power of two that brings b to size one, and the residual norms and the gradient A'r - ridge x in that unit.
+
+    In double precision where A is small; a large float32 A is not copied for it.
+    """
     wide = np.result_type(a.dtype, np.float64) if a.size < 1 << 22 else a.dtype
     A, X, unit = a.astype(wide, copy=False), x.astype(wide, copy=False), _unit(b)
     with np.errstate(over="ignore", invalid="ignore"):
         r = unit * b - A @ (unit * X)
         gradient = A.conj().T @ r - ridge * unit * X
-    size, count = norms(r.T) / unit, min(a.shape)
-    residual_norms = norms(r.T)
-    if R is not None:
-        R = np.triu(R)
-    elif x.size and a.size:
-        R = _r(_augmented(a, b, ridge, x.dtype)[0])
-    return LstsqResult(
-        x,
-        float(size) if b.ndim == 1 else size,
-        evidence=lambda: _evidence(x, unit, residual_norms, gradient, ridge, R, rank, count),
-        method="direct",
-        seed=seed,
-        status=status,
-        passes=1,
-        notes=notes,
-    )
+    return unit, norms(r.T), gradient
 
 
 def _unit(b: np.ndarray) -> float:
@@ -159,7 +192,7 @@ def _evidence(
     double = np.result_type(x.dtype, np.float64)
     X, G = (unit * x.astype(double)).reshape(len(x), -1), gradient.astype(double).reshape(len(x), -1)
     size = np.hypot(np.atleast_1d(residual_norms), math.sqrt(ridge) * norms(X.T))
-    factor = _factor(R.astype(double), rank)
+    factor = _factor(np.triu(R).astype(double), rank)
     if double.kind == "c":
         # A complex problem as a real one of twice the size: [Re, -Im; Im, Re] has each singular value twice.
         X, G = np.vstack([X.real, X.imag]), np.vstack([G.real, G.imag])
@@ -168,17 +201,17 @@ def _evidence(
     backward = certificate.backward_errors(rows, size, slopes) * (math.sqrt(2) if double.kind == "c" else 1)
     bounds = certificate.error_bounds(rows, size, slopes, float(np.finfo(x.dtype).eps))
     kept = factor.rank // 2 if double.kind == "c" else factor.rank
-    return Evidence(like(backward), like(bounds), kept, factor.cond, lambda: np.linalg.svd(R, compute_uv=False)[:count])
+    return Evidence(like(backward), like(bounds), kept, factor.cond, lambda: scipy.linalg.svdvals(np.triu(R))[:count])
 
 
 def _factor(upper: np.ndarray, rank: int | None) -> Factor:
     if upper.dtype.kind == "c":
-        upper = np.asarray(np.linalg.qr(np.block([[upper.real, -upper.imag], [upper.imag, upper.real]]), mode="r"))
+        upper = _r(np.block([[upper.real, -upper.imag], [upper.imag, upper.real]]))
         rank = None if rank is None else 2 * rank
     n = len(upper)
     scale = powers_of_two(norms(upper.T))
     factor = Factor(np.asfortranarray(upper * scale), scale, np.zeros((0, n)), 1.0, rank=n, exact=True)
     if rank is not None and rank < n:
-        _, factor.sigma, Vh = np.linalg.svd(factor.R)
+        _, factor.sigma, Vh = scipy.linalg.svd(factor.R)
         factor.V, factor.rank = np.ascontiguousarray(Vh.T), rank
     return factor

@@ -1,4 +1,7 @@
-"""Right preconditioners from a sketch: N = D R^-1 (or D V / sigma) such that A N has singular values near one."""
+"""Right preconditioners from a sketch: N = D R^-1 (or D V / sigma) such that A N has singular values near one.
+
+All products go to scipy's BLAS, none to numpy's: the idle threads of one take the processors from the other.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from scipy.linalg import blas, lapack
 from scipy.sparse.linalg import LinearOperator
 
@@ -107,19 +111,24 @@ class Factor:
         A N is made in blocks of rows that stay in the cache and is never stored. One pass over A.
         """
         r, n = self.rank, len(self.R)
-        N = np.ascontiguousarray(self.apply(np.eye(r)).T)
-        DN = self.scale[:, None] * N
+        if r == 0:
+            return
+        DN = np.asfortranarray(self.scale[:, None] * self.apply(np.eye(r)).T)
         rows = max(256, _BLOCK // max(1, n))
-        gram = ridge * (DN.T @ DN) if ridge else np.zeros((r, r))
-        product, AN = np.empty((r, r)), np.empty((rows, r))
+        gram = np.zeros((r, r), order="F")
+        if ridge:
+            gram = blas.dsyrk(ridge, DN, trans=1)
         for block in matrix.row_blocks(rows):
-            part = np.matmul(block, DN, out=AN[: len(block)])
-            gram += np.matmul(part.T, part, out=product)
-        R, info = lapack.dpotrf(gram.T, lower=0)
+            if self.V is None:
+                AN = blas.dtrmm(1.0, DN, block.T.copy(order="F"), trans_a=1, overwrite_b=1)
+            else:
+                AN = blas.dgemm(1.0, DN, block.T, trans_a=1)
+            gram = blas.dsyrk(1.0, AN, beta=1.0, c=gram, overwrite_c=1)
+        R, info = lapack.dpotrf(gram, lower=0)
         if info != 0:
             return  # A N is far from orthonormal: the sketched factor remains the better one
         if self.V is None:
-            self.R, self.gram = blas.dtrmm(1.0, np.triu(R), self.R), None
+            self.R, self.gram = blas.dtrmm(1.0, R, self.R), None
         elif self.sigma is not None:
             _, self.sigma[:r], Vh = np.linalg.svd(np.triu(R) @ (self.sigma[:r, None] * self.V[:, :r].T), full_matrices=False)
             self.V[:, :r] = Vh.T
@@ -128,13 +137,13 @@ class Factor:
     def singular_values(self) -> np.ndarray:
         """Of the sketch of A, without the column scaling."""
         unit = float(self.scale.max(initial=0.0)) or 1.0
-        return np.linalg.svd(self.R / (self.scale / unit), compute_uv=False) / unit
+        return scipy.linalg.svdvals(self.R / (self.scale / unit)) / unit
 
     def null_space(self) -> np.ndarray | None:
         """Orthonormal basis (n, n - rank) of the directions of A that were cut off, None at full rank."""
         if self.V is None or self.rank == len(self.R):
             return None
-        return np.linalg.qr(self.V[:, self.rank :] * (self.scale / self.scale.max())[:, None])[0]
+        return scipy.linalg.qr(self.V[:, self.rank :] * (self.scale / self.scale.max())[:, None], mode="economic")[0]
 
     def regularized(self, shift: np.ndarray) -> np.ndarray:
         """Upper triangular T with T'T = R'R + diag(shift)^2."""
@@ -170,17 +179,16 @@ def _triangular_condition(R: np.ndarray) -> float:
 
 def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Factor | None:
     """Cholesky factor of the sketched Gram matrix; None where the condition number makes it unreliable."""
-    # The large products all go to numpy's BLAS: alternating with scipy's, two sets of its threads would wait for work at once.
-    scale, gram, moments = np.ones(n), np.zeros((n, n)), np.zeros((n, k))
-    product = np.empty((n, n))
+    scale, gram, moments = np.ones(n), np.zeros((n, n), order="F"), np.zeros((n, k), order="F")
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
             # The first slice stands for the columns' sizes; what it misjudges costs nothing but rounding room.
             scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
         if (scale != 1).any():
             SA *= scale
-        gram += np.matmul(SA.T, SA, out=product)
-        moments += SA.T @ SB
+        gram = blas.dsyrk(1.0, SA.T, beta=1.0, c=gram, overwrite_c=1)
+        if k:
+            moments = blas.dgemm(1.0, SA.T, SB.T, trans_b=1, beta=1.0, c=moments, overwrite_c=1)
     if ridge:
         gram[np.diag_indices_from(gram)] += ridge * scale**2
     # Columns of equal norm: what is left of the condition number is what matters.
@@ -193,13 +201,13 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fa
         gram *= extra
         moments *= extra[:, None]
         scale = scale * extra
-    R, info = lapack.dpotrf(gram.T, lower=0)
+    R, info = lapack.dpotrf(gram, lower=0)
     if info != 0:
         return None
     cond_one = _triangular_condition(R)
     if not cond_one <= GRAM_COND_LIMIT * np.sqrt(n):
         return None
-    factor = Factor(R, scale, np.zeros((k, n)), cond_one, gram=gram.T, rank=n)
+    factor = Factor(R, scale, np.zeros((k, n)), cond_one, gram=gram, rank=n)
     if factor.cond > GRAM_COND_LIMIT:
         return None
     y = blas.dtrsm(1.0, R, np.asfortranarray(moments), trans_a=1)
@@ -242,7 +250,7 @@ def _decide_rank(factor: Factor, rcond: float) -> None:
     if factor.cond_one < 1 / (50 * n * rcond):
         factor.start = blas.dtrsm(1.0, factor.R, target.T).T
         return
-    U, factor.sigma, Vh = np.linalg.svd(factor.R)
+    U, factor.sigma, Vh = scipy.linalg.svd(factor.R)
     factor.V = np.ascontiguousarray(Vh.T)
     factor.rank = int(np.count_nonzero(factor.sigma > rcond * factor.sigma[0]))
     factor.start = factor.apply(target @ U[:, : factor.rank])

@@ -90,12 +90,16 @@ class LstsqResult:
         history: list[dict[str, Any]] | None = None,
         notes: str = "",
     ):
-        self.x, self.residual_norm = x, residual_norm
+        self.x, self._residual_norm = x, residual_norm
         self.method, self.seed, self.status = method, seed, status
         self.iterations, self.passes = iterations, passes
         self.history = [] if history is None else history
         self.notes = notes
         self._make_evidence = evidence
+
+    @cached_property
+    def residual_norm(self) -> Any:
+        return self._residual_norm() if callable(self._residual_norm) else self._residual_norm
 
     @cached_property
     def _evidence(self) -> Evidence:
@@ -132,9 +136,9 @@ class LstsqResult:
 
     def __getstate__(self) -> dict[str, Any]:
         # Evidence that was not asked for yet is a function of data that a pickle should not carry.
-        state = dict(self.__dict__, _evidence=self._evidence, s=self.s)
-        state["_evidence"] = dataclasses.replace(self._evidence, singular_values=None)
-        state["_make_evidence"] = None
+        evidence = dataclasses.replace(self._evidence, singular_values=None)
+        state = dict(self.__dict__, _evidence=evidence, s=self.s, residual_norm=self.residual_norm)
+        state.update(_make_evidence=None, _residual_norm=None)
         return state
 
     def __iter__(self) -> Iterator[Any]:
