@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from . import _check
+from . import _check, _cpu
 from ._numeric import norms, powers_of_two
 from .certificate import Certificate
 from .precondition import Factor
@@ -152,16 +152,20 @@ class _Solved:
 
 
 def _measure(a: np.ndarray, b: np.ndarray, x: np.ndarray, ridge: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """A power of two that brings b to size one, and the residual norms and the gradient A'r - ridge x in that unit.
-
-    In double precision where A is small; a large float32 A is not copied for it.
-    """
-    wide = np.result_type(a.dtype, np.float64) if a.size < 1 << 22 else a.dtype
-    A, X, unit = a.astype(wide, copy=False), x.astype(wide, copy=False), _unit(b)
-    with np.errstate(over="ignore", invalid="ignore"):
-        r = unit * b - A @ (unit * X)
-        gradient = A.conj().T @ r - ridge * unit * X
-    return unit, norms(r.T), gradient
+    """A power of two that brings b to size one; in that unit the residual norms and the gradient A'r - ridge x."""
+    unit = _unit(b)
+    if x.dtype.kind == "c":
+        with np.errstate(over="ignore", invalid="ignore"):
+            r = unit * b - a @ (unit * x)
+            return unit, norms(r.T), a.conj().T @ r - ridge * unit * x
+    X = np.array(x.reshape(len(x), -1).T, np.float64, order="C") * unit
+    B = np.array(b.reshape(len(b), -1).T, np.float64, order="C") * unit
+    R, G = np.empty_like(B), np.empty_like(X)
+    A = a if a.dtype.kind == "f" else a.astype(np.float64)
+    squares = _cpu.residual(A, X, B, R, G)
+    G -= ridge * X
+    size = np.sqrt(squares)
+    return unit, size[0] if x.ndim == 1 else size, G.T.reshape(x.shape)
 
 
 def _unit(b: np.ndarray) -> float:

@@ -12,13 +12,13 @@ import numpy as np
 
 from ._matrix import Dense, Operator, Sparse, TallMatrix
 
-READ = 36e9  # bytes per second, all cores
-GEMM = 100e9  # float64 flops per second
-QR_LARGE, QR_SMALL = 60e9, 6e9  # Householder QR of many and of few columns
+READ = 34e9  # bytes per second, all cores
+GEMM, GEMM_HALF = 100e9, 60  # float64 flops per second; columns at which half of it is reached
+QR_SMALL, QR_LARGE, QR_HALF = 6e9, 60e9, 600
 SYRK = 70e9  # useful flops of A'A
-CALL = 3e-4  # seconds of Python and LAPACK calls in an iterative solve, small as it may be
+CALL, STEP = 2e-3, 2e-4  # seconds of Python and of small LAPACK calls: in an iterative solve, in an iteration
 SOLVE = 8e9  # bytes per second of a triangular solve
-SKETCH_PASSES = 2.2
+SKETCH_PASSES = 2.5
 NATS = {"float64": 29.0, "float32": 11.0}  # from the sketched solution to the unit roundoff
 
 
@@ -43,7 +43,7 @@ def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bo
 
 
 def direct_seconds(m: int, n: int, k: int, itemsize: int) -> float:
-    rate = QR_SMALL + (QR_LARGE - QR_SMALL) * n / (n + 300)
+    rate = QR_SMALL + (QR_LARGE - QR_SMALL) * n / (n + QR_HALF)
     return (2 * m * n * n + 4 * m * n * k) / (rate * 8 / itemsize) + 3 * m * n * itemsize / READ + 2e-5
 
 
@@ -52,13 +52,13 @@ def iterative_seconds(m: int, n: int, k: int, itemsize: int) -> dict[str, float]
     dtype = "float32" if itemsize == 4 else "float64"
     d = best_rows(m, n, one_pass, NATS[dtype])
     spir = _spir_seconds(n, d, one_pass, NATS[dtype])
-    gram = 3 * m * n * n / GEMM + SKETCH_PASSES * one_pass + 5 * one_pass
+    gram = 2 * m * n * n * (n + GEMM_HALF) / n / GEMM + (SKETCH_PASSES + 6) * one_pass
     return {"spir": spir, "cholqr": CALL + gram}
 
 
 def pass_seconds(size: float, n: int, k: int) -> float:
     """One fused pass with k right-hand sides and the two triangular solves that go with it."""
-    return size / READ * max(1.0, 0.35 * k + 0.65) + 8 * n * n * k / SOLVE + 2e-5
+    return size / READ * max(1.0, 0.35 * k + 0.65) + 8 * n * n * k / SOLVE + STEP
 
 
 def _spir_seconds(n: int, d: float, one_pass: float, nats: float) -> float:

@@ -64,21 +64,22 @@ void add_group(const Group<T, B>& g, int64_t column, int64_t width, int64_t out_
     }
 }
 
-// Last columns of a row-major A, fewer than a vector.
+// Last columns of a row-major A, fewer than a vector: padded with zeros, the same arithmetic.
 template <class T, int B>
-void add_group_tail(const Group<T, B>& g, int64_t column, int64_t width, int64_t out_stride) {
-  for (int64_t c = column; c < column + width; ++c) {
-    T v[B];
-    for (int a = 0; a < B; ++a) v[a] = g.row[a][c] * g.sign_in[a];
-    for (int h = 1; h < B; h *= 2)
-      for (int i = 0; i < B; ++i)
-        if (!(i & h)) {
-          const T a = v[i], b = v[i + h];
-          v[i] = a + b;
-          v[i + h] = a - b;
-        }
-    for (int r = 0; r < g.t; ++r) g.out[r * out_stride + c] = g.out[r * out_stride + c] + v[r] * g.factor[r];
+void add_group_tail(const Group<T, B>& g, int64_t column, int64_t width, int64_t out_stride, T* scratch) {
+  constexpr int L = kLanes<T>;
+  T in[B * L] = {}, out[B * L] = {};
+  Group<T, B> padded = g;
+  for (int a = 0; a < B; ++a) {
+    padded.row[a] = in + a * L;
+    for (int64_t c = 0; c < width; ++c) in[a * L + c] = g.row[a][column + c];
   }
+  for (int i = 0; i < g.t; ++i)
+    for (int64_t c = 0; c < width; ++c) out[i * L + c] = g.out[i * out_stride + column + c];
+  padded.out = out;
+  add_group<T, B>(padded, 0, L, L, scratch, nullptr, 0);
+  for (int i = 0; i < g.t; ++i)
+    for (int64_t c = 0; c < width; ++c) g.out[i * out_stride + column + c] = out[i * L + c];
 }
 
 struct SrhtTables {
@@ -169,7 +170,7 @@ void block_srht_piece(const BlockSrht& s, const SrhtTables& tables, Matrix<const
       const Group<T, B>* next = !last ? &groups[now] : more ? &groups[1 - now] : nullptr;
       add_group<T, B>(groups[now], c, width, out.row_stride, scratch, next, last ? 0 : c + width);
     }
-    if (whole < cols) add_group_tail<T, B>(groups[now], whole, cols - whole, out.row_stride);
+    if (whole < cols) add_group_tail<T, B>(groups[now], whole, cols - whole, out.row_stride, scratch);
     now = 1 - now;
   }
 }
