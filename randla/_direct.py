@@ -35,7 +35,8 @@ def solve_directly(a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | No
         _check.finite(b, "b")
         return _result(a, b, np.zeros((n, *b.shape[1:]), dtype), ridge, seed, Status.DIRECT, rank=0)
     eps = _EPS[dtype.char]
-    cut = 10 * eps if rcond is None else max(rcond, eps)
+    # Rounding errors of R, measured on rank-deficient matrices, reach 3 eps and grow slowly with m.
+    cut = eps * max(4.0, 0.02 * math.sqrt(m)) if rcond is None else max(rcond, eps)
     if m >= n or ridge:
         geqrf, trtrs, trcon = _ROUTINES[dtype.char]
         both = _augmented(a, b, ridge, dtype)
@@ -59,7 +60,7 @@ def _augmented(a: np.ndarray, b: np.ndarray, ridge: float, dtype: np.dtype) -> n
     k = 1 if b.ndim == 1 else b.shape[1]
     both = np.empty((m + n if ridge else m, n + k), dtype, order="F")
     both[:m, :n] = a
-    both[:m, n:] = b[:, None] if b.ndim == 1 else b
+    both[:m, n:] = _columns(b)
     if ridge:
         both[m:] = 0
         np.fill_diagonal(both[m:, :n], math.sqrt(ridge))
@@ -139,7 +140,7 @@ class _Solved:
         if self.measured is None:
             self.measured = _measure(self.A, self.b, self.x, self.ridge)
             if self.R is None and self.x.size and self.A.size:
-                self.R = _r(_augmented(self.A, self.b.reshape(len(self.b), -1)[:, :0], self.ridge, self.x.dtype))
+                self.R = _r(_augmented(self.A, _columns(self.b)[:, :0], self.ridge, self.x.dtype))
             self.A = self.b = None
         return self.measured
 
@@ -158,14 +159,18 @@ def _measure(a: np.ndarray, b: np.ndarray, x: np.ndarray, ridge: float) -> tuple
         with np.errstate(over="ignore", invalid="ignore"):
             r = unit * b - a @ (unit * x)
             return unit, norms(r.T), a.conj().T @ r - ridge * unit * x
-    X = np.array(x.reshape(len(x), -1).T, np.float64, order="C") * unit
-    B = np.array(b.reshape(len(b), -1).T, np.float64, order="C") * unit
+    X = np.array(_columns(x).T, np.float64, order="C") * unit
+    B = np.array(_columns(b).T, np.float64, order="C") * unit
     R, G = np.empty_like(B), np.empty_like(X)
     A = a if a.dtype.kind == "f" else a.astype(np.float64)
     squares = _cpu.residual(A, X, B, R, G)
     G -= ridge * X
     size = np.sqrt(squares)
     return unit, size[0] if x.ndim == 1 else size, G.T.reshape(x.shape)
+
+
+def _columns(v: np.ndarray) -> np.ndarray:
+    return v[:, None] if v.ndim == 1 else v
 
 
 def _unit(b: np.ndarray) -> float:
@@ -194,7 +199,7 @@ def _evidence(
         zero = np.zeros(1 if single else x.shape[1])
         return Evidence(like(zero), like(zero), 0, 1.0, lambda: np.zeros(0))
     double = np.result_type(x.dtype, np.float64)
-    X, G = (unit * x.astype(double)).reshape(len(x), -1), gradient.astype(double).reshape(len(x), -1)
+    X, G = _columns(unit * x.astype(double)), _columns(gradient.astype(double))
     size = np.hypot(np.atleast_1d(residual_norms), math.sqrt(ridge) * norms(X.T))
     factor = _factor(np.triu(R).astype(double), rank)
     if double.kind == "c":

@@ -187,10 +187,11 @@ class _Iterates(Run):
 
     def outcome(self, status: Status) -> Outcome:
         problem = self.problem
-        eps = float(np.finfo(problem.dtype).eps)
+        # Residuals are in double precision whatever A is stored in; rounding x to the dtype of A comes on top.
+        double, rounding = float(np.finfo(np.float64).eps), float(np.finfo(problem.dtype).eps)
         X, G, norms = self.best_X, self.best_G, self.norms / problem.unit
         errors = problem.reported.backward_errors(X, self.augmented, G)
-        bounds = problem.reported.error_bounds(X, self.augmented, G, eps)
+        bounds = problem.reported.error_bounds(X, self.augmented, G, double) + rounding * (problem.reported.x_norms(X) > 0)
         if self.history:
             # The last entry held estimates from inside the iteration.
             self.history[-1].update(

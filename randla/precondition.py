@@ -167,7 +167,7 @@ def rank_cut(eps: float, m: int, d: int) -> float:
 
     Measured on rank-deficient matrices: 0.1 to 3 eps, growing with the square root of the number of terms of an entry.
     """
-    return eps * max(10.0, 0.2 * math.sqrt(8 * m / max(d, 1)))
+    return eps * max(4.0, 0.2 * math.sqrt(8 * m / max(d, 1)))
 
 
 def _triangular_condition(R: np.ndarray) -> float:

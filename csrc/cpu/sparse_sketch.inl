@@ -7,8 +7,8 @@
 namespace randla::cpu {
 namespace {
 
-constexpr int64_t kWindow = 1024;        // rows whose strip stays in L2
-constexpr int64_t kWindowsPerBatch = 16;  // sorted at a time; their strips reuse the output strip
+constexpr int64_t kWindow = 2048;       // rows whose strip stays in L2
+constexpr int64_t kWindowsPerBatch = 8;  // sorted at a time; their strips reuse the output strip
 
 struct SortedWindow {
   uint32_t* start;    // d + 1 offsets into entries
