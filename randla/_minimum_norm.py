@@ -27,33 +27,25 @@ def transposed(matrix: TallMatrix) -> TallMatrix:
     return wrap(matrix.A.T.tocsr() if sp.issparse(matrix.A) else aslinearoperator(matrix.A).T)
 
 
-def solve_minimum_norm(
-    matrix: TallMatrix,
-    b: np.ndarray,
-    dtype: np.dtype,
-    method: str,
-    sketch: Any,
-    sketch_size: int | None,
-    ridge: float,
-    rcond: float | None,
-    seed: int,
-    options: Options,
-) -> LstsqResult:
+def solve_minimum_norm(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, options: Options) -> LstsqResult:
     """Conjugate gradients on M z = N'b with M = N'(A A' + ridge) N; x is accumulated from corrections A'N dz, whose
     rounding errors shrink with them. The backward error is that of the equations, ||b - A x - ridge y|| / (||A||_F ||x||)."""
-    if method not in ("spir", "cholqr"):
-        raise ValueError(f"method must be 'auto', 'direct' or 'spir' when A has fewer rows than columns; got {method!r}")
+    if options.method not in ("spir", "cholqr"):
+        raise ValueError(
+            f"method must be 'auto', 'direct' or 'spir' when A has fewer rows than columns; got {options.method!r}"
+        )
     start_time = time.perf_counter()
+    ridge, seed = options.ridge, options.seed
     tall = transposed(matrix)
     n, m = tall.shape
     B = np.ascontiguousarray(b.reshape(m, -1).T, dtype=np.float64)
     k, eps = len(B), float(np.finfo(dtype).eps)
-    d = sketch_size if sketch_size is not None else plan.sketch_size(tall, "spir", k, eps)
-    cut = rank_cut(eps, n, d) if rcond is None else max(rcond, eps)
+    d = options.sketch_size or plan.sketch_size(tall, "spir", k, eps)
+    cut = rank_cut(eps, n, d) if options.rcond is None else max(options.rcond, eps)
     factor = sketched_factor(
         tall,
         np.zeros((0, n)),
-        distribution(sketch, tall),
+        distribution(options.sketch, tall),
         max(d, m),
         seed,
         ridge=ridge,
@@ -134,7 +126,7 @@ def solve_minimum_norm(
         (best_X[0] if b.ndim == 1 else np.ascontiguousarray(best_X.T)).astype(dtype, copy=False),
         scalar(residuals),
         evidence=lambda: Evidence(scalar(best), scalar(bounds), factor.rank, factor.cond, factor.singular_values),
-        method=method,
+        method=options.method,
         seed=seed,
         status=status,
         iterations=run.iterations,

@@ -28,8 +28,16 @@ _MAX_CYCLES = 30
 
 @dataclasses.dataclass
 class Options:
+    """The checked arguments of a solve, besides A and b."""
+
+    method: str
+    ridge: float
+    sketch: Any
+    sketch_size: int | None
     tol: float | None
+    rcond: float | None
     maxiter: int
+    seed: int
     callback: Callable[[Any], None] | None
     verbose: int
 
@@ -205,7 +213,7 @@ class _Iterates(Run):
         return bool((self.errors > slack * self.tol).any())
 
 
-def refine(problem: Problem, method: str, guess: np.ndarray | None, options: Options) -> Outcome:
+def refine(problem: Problem, guess: np.ndarray | None, options: Options) -> Outcome:
     """Solve from the sketched solution, or from the guess where its residual is smaller."""
     run = _Iterates(problem, options)
     run.take(problem.settle(problem.start))
@@ -217,12 +225,12 @@ def refine(problem: Problem, method: str, guess: np.ndarray | None, options: Opt
             run.take(np.where(better[:, None], guess, run.X))
     try:
         run.note(run.errors, lambda: run.X)
-        return _krylov_lsqr(problem, run) if method == "lsqr" else _cycles(problem, run, method)
+        return _krylov_lsqr(problem, run) if options.method == "lsqr" else _cycles(problem, run)
     except Run.Stop:
         return run.outcome(Status.STOPPED)
 
 
-def _cycles(problem: Problem, run: _Iterates, method: str) -> Outcome:
+def _cycles(problem: Problem, run: _Iterates) -> Outcome:
     factor, certificate, options = problem.factor, problem.stopping, run.options
     # The operator M is applied with a relative error of about cond * eps: further inner progress would be imaginary.
     trust = min(max(4 * factor.cond * np.finfo(np.float64).eps, 1e-13), 0.05)
@@ -254,7 +262,7 @@ def _cycles(problem: Problem, run: _Iterates, method: str) -> Outcome:
             return (estimates <= 0.5 * run.tol) | (row_norms(S) <= trust * size) | (run.iterations >= options.maxiter)
 
         limit = options.maxiter - run.iterations
-        if method == "fossils":
+        if options.method == "fossils":
             Y, _ = krylov.heavy_ball(problem.normal, C, progress, limit, _distortion(problem))
         else:
             Y, _ = krylov.conjugate_gradients(problem.normal, C, progress, limit)

@@ -101,14 +101,10 @@ def lstsq(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     ridge = _check.real(ridge, "ridge")
-    options = Options(
-        tol=None if tol is None else _check.real(tol, "tol", strict=True),
-        maxiter=500 if maxiter is None else _check.integer(maxiter, "maxiter", 1),
-        callback=callback,
-        verbose=_check.integer(verbose, "verbose", 0),
-    )
-    if rcond is not None:
-        rcond = _check.real(rcond, "rcond")
+    tol = None if tol is None else _check.real(tol, "tol", strict=True)
+    rcond = None if rcond is None else _check.real(rcond, "rcond")
+    maxiter = 500 if maxiter is None else _check.integer(maxiter, "maxiter", 1)
+    verbose = _check.integer(verbose, "verbose", 0)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable; got {callback!r}")
     guess = None if x0 is None else _guess(x0, n, rhs)
@@ -116,10 +112,9 @@ def lstsq(
         sketch_size = _check.integer(sketch_size, "sketch_size", max(n, 1))
     seed = None if rng is None else _check.seed(rng)
 
-    dense = isinstance(a, np.ndarray)
     chosen = plan.choose(a, rhs, method, allow_copy=allow_copy, sketched=sketch is not None or sketch_size is not None)
     if chosen == "direct":
-        if not dense:
+        if not isinstance(a, np.ndarray):
             raise TypeError(f"method 'direct' needs a dense array; got {type(A).__name__}")
         if not allow_copy:
             raise ValueError("method 'direct' works on a copy of A; got allow_copy=False")
@@ -130,11 +125,8 @@ def lstsq(
             raise TypeError(f"method {chosen!r} needs real A and b; got {dtype}: use method='direct'")
         _check.finite(rhs, "b")
         seed = _check.seed(rng) if seed is None else seed
-        matrix = wrap(a)
-        if m < n:
-            result = solve_minimum_norm(matrix, rhs, dtype, chosen, sketch, sketch_size, ridge, rcond, seed, options)
-        else:
-            result = _solve(matrix, rhs, dtype, chosen, sketch, sketch_size, ridge, rcond, guess, seed, options)
+        options = Options(chosen, ridge, sketch, sketch_size, tol, rcond, maxiter, seed, callback, verbose)
+        result = solve_minimum_norm(wrap(a), rhs, dtype, options) if m < n else _solve(wrap(a), rhs, dtype, guess, options)
     if verbose:
         print(result)
     if result.status in (Status.RANK_DEFICIENT, Status.STAGNATED, Status.ITERATION_LIMIT):
@@ -151,31 +143,20 @@ def _guess(x0: Any, n: int, b: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x.reshape(n, -1).T, dtype=np.float64)
 
 
-def _solve(
-    matrix: TallMatrix,
-    b: np.ndarray,
-    dtype: np.dtype,
-    method: str,
-    sketch: Any,
-    sketch_size: int | None,
-    ridge: float,
-    rcond: float | None,
-    guess: np.ndarray | None,
-    seed: int,
-    options: Options,
-) -> LstsqResult:
+def _solve(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, guess: np.ndarray | None, options: Options) -> LstsqResult:
     start_time = time.perf_counter()
     n = matrix.shape[1]
     B = np.array(b.reshape(len(b), -1).T, dtype=np.float64, order="C")
     eps = float(np.finfo(dtype).eps)
-    chosen = distribution(sketch, matrix)
-    d = sketch_size if sketch_size is not None else plan.sketch_size(matrix, method, len(B), eps)
-    cut = rank_cut(eps, len(b), d) if rcond is None else max(rcond, eps)
-    factor = sketched_factor(matrix, B, chosen, max(d, 1), seed, ridge=ridge, rcond=cut)
+    method, seed = options.method, options.seed
+    d = options.sketch_size or plan.sketch_size(matrix, method, len(B), eps)
+    cut = rank_cut(eps, len(b), d) if options.rcond is None else max(options.rcond, eps)
+    family = distribution(options.sketch, matrix)
+    factor = sketched_factor(matrix, B, family, d, seed, ridge=options.ridge, rcond=cut)
     if method == "cholqr":
-        factor.improve(matrix, ridge)
-    problem = Problem(matrix, B, ridge, factor, d, dtype, start_time)
-    outcome = refine(problem, method, guess, options)
+        factor.improve(matrix, options.ridge)
+    problem = Problem(matrix, B, options.ridge, factor, d, dtype, start_time)
+    outcome = refine(problem, guess, options)
     status, notes = outcome.status, ""
     if factor.rank < n:
         if status in (Status.CONVERGED, Status.SKETCHED_ACCURACY):

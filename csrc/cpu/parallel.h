@@ -12,7 +12,8 @@ int max_threads();
 void set_num_threads(int threads);
 bool has_openmp();
 
-// Index of this thread among those of the current run_pieces, 0 for the caller.
+// Index of this thread among those of the current run_pieces, 0 for the caller; below min(pieces, max_threads()), by which
+// callers size the scratch memory that they cut by it.
 int thread_index();
 
 // Calls piece(context, i) for every i in [0, pieces) on up to max_threads() threads and waits. An exception of a piece is

@@ -47,30 +47,17 @@ inline __attribute__((always_inline)) double sum(Lanes<double> v) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
-// to[j * to_stride + i] = from[i * from_stride + j] for an 8 x 8 tile.
-inline __attribute__((always_inline)) void transpose8(const double* from, int64_t from_stride, double* to,
-                                                      int64_t to_stride) {
-  Lanes<double> a[8], b[8];
-  for (int i = 0; i < 8; ++i) a[i] = load(from + i * from_stride);
-  for (int i = 0; i < 8; i += 2) {
-    b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
-    b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-  }
-  for (int i = 0; i < 8; i += 4)
-    for (int j = 0; j < 2; ++j) {
-      a[i + j] = __builtin_shufflevector(b[i + j], b[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-      a[i + j + 2] = __builtin_shufflevector(b[i + j], b[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-    }
-  for (int j = 0; j < 4; ++j) {
-    store(to + j * to_stride, __builtin_shufflevector(a[j], a[j + 4], 0, 1, 2, 3, 8, 9, 10, 11));
-    store(to + (j + 4) * to_stride, __builtin_shufflevector(a[j], a[j + 4], 4, 5, 6, 7, 12, 13, 14, 15));
-  }
-}
+template <class T>
+struct EightOf {
+  typedef T type __attribute__((vector_size(8 * sizeof(T))));
+};
 
-inline __attribute__((always_inline)) void transpose8(const float* from, int64_t from_stride, float* to,
-                                                      int64_t to_stride) {
-  HalfFloats a[8], b[8];
-  for (int i = 0; i < 8; ++i) __builtin_memcpy(&a[i], from + i * from_stride, 32);
+// to[j * to_stride + i] = from[i * from_stride + j] for an 8 x 8 tile.
+template <class T>
+inline __attribute__((always_inline)) void transpose8(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
+  using Eight = typename EightOf<T>::type;
+  Eight a[8], b[8];
+  for (int i = 0; i < 8; ++i) __builtin_memcpy(&a[i], from + i * from_stride, sizeof(Eight));
   for (int i = 0; i < 8; i += 2) {
     b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
     b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
@@ -81,10 +68,10 @@ inline __attribute__((always_inline)) void transpose8(const float* from, int64_t
       a[i + j + 2] = __builtin_shufflevector(b[i + j], b[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
     }
   for (int j = 0; j < 4; ++j) {
-    const HalfFloats low = __builtin_shufflevector(a[j], a[j + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    const HalfFloats high = __builtin_shufflevector(a[j], a[j + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    __builtin_memcpy(to + j * to_stride, &low, 32);
-    __builtin_memcpy(to + (j + 4) * to_stride, &high, 32);
+    const Eight low = __builtin_shufflevector(a[j], a[j + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    const Eight high = __builtin_shufflevector(a[j], a[j + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    __builtin_memcpy(to + j * to_stride, &low, sizeof(Eight));
+    __builtin_memcpy(to + (j + 4) * to_stride, &high, sizeof(Eight));
   }
 }
 

@@ -7,7 +7,7 @@
 namespace randla::cpu {
 namespace {
 
-constexpr int64_t kWindow = 2048;       // rows whose strip stays in L2
+constexpr int64_t kWindow = 2048;        // rows whose strip stays in the cache
 constexpr int64_t kWindowsPerBatch = 8;  // sorted at a time; their strips reuse the output strip
 
 struct SortedWindow {
@@ -62,7 +62,6 @@ void sparse_sketch_strips(const SparseSketch& s, Matrix<const T> A, int64_t j0, 
   Scratch<uint8_t> minus_of(batch * per_window);
   const int threads = max_threads();
   const int64_t workers = strips < threads ? strips : threads;
-  // Output strips live in scratch through all windows when they are few, else they are fetched for each batch.
   Scratch<T> strip_of(workers * kWindow * width), sums(strips * s.d * width);
   parallel_for(strips, [&](int64_t q) { __builtin_memset(sums.data + q * s.d * width, 0, s.d * width * sizeof(T)); });
   for (int64_t w0 = 0; w0 < windows; w0 += batch) {
