@@ -50,3 +50,4 @@ def residual_csr(
     r: Doubles,
     g: Doubles,
 ) -> Doubles: ...
+def triangular(op: int, R: Doubles, Z: Doubles) -> None: ...  # op: 0 R^-1, 1 R^-T, 2 R, 3 R'; rows of Z in place

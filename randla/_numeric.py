@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import _cpu
+
+SOLVE, SOLVE_TRANSPOSED, MULTIPLY, MULTIPLY_TRANSPOSED = range(4)
+
+
+def triangular(op: int, R: np.ndarray, Z: np.ndarray) -> np.ndarray:
+    """Rows of Z through R^-1, R^-T, R or R' for upper triangular R in Fortran order."""
+    out = np.array(Z, np.float64, order="C")
+    _cpu.triangular(op, R, out)
+    return out
+
 
 def norms(X: np.ndarray) -> np.ndarray:
     """Euclidean norms of the rows of X (or of its only dimension), with squares taken near one where they must be."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.linalg import blas
 
-from ._numeric import norms
+from ._numeric import SOLVE_TRANSPOSED, norms, triangular
 from .precondition import Factor
 
 _STEPS_PER_OCTAVE = 8
@@ -57,7 +56,7 @@ class Certificate:
         root = self._root(residual_norm / x_norm) if x_norm > 0 else None
         if root is None:
             return float(norms(gradient / self.weights)) / residual_norm / self.frobenius
-        return float(norms(blas.dtrsv(root, gradient, trans=1))) / x_norm / self.frobenius
+        return float(norms(triangular(SOLVE_TRANSPOSED, root, gradient[None, :]))[0]) / x_norm / self.frobenius
 
     def backward_errors(self, X: np.ndarray, residual_norms: np.ndarray, G: np.ndarray) -> np.ndarray:
         """For every row of X; G holds the gradients D A'r."""

@@ -94,6 +94,6 @@ def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
             )
             d = best_rows(m, n, pass_seconds(size, n, k), nats)
         if isinstance(matrix, Dense) and matrix.by_columns:
-            # This sketch is held whole: at most 3 % of A, where that is a good number of rows.
-            d = min(d, max(m // 32, 6 * n))
+            # This sketch is held whole: at most 4 % of A, where that is a good number of rows.
+            d = min(d, max(m // 26, 6 * n))
     return max(n + 8, min(d, max(m, n + 8)))

@@ -18,7 +18,15 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import _check
 from ._matrix import TallMatrix, wrap
-from ._numeric import norms, powers_of_two
+from ._numeric import (
+    MULTIPLY,
+    MULTIPLY_TRANSPOSED,
+    SOLVE,
+    SOLVE_TRANSPOSED,
+    norms,
+    powers_of_two,
+    triangular,
+)
 from .sketch import Distribution
 
 Powers = Callable[[np.ndarray], np.ndarray]
@@ -27,6 +35,9 @@ Slices = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 # A Cholesky factor of the sketched Gram matrix is as good a preconditioner as R of a QR factorization while eps cond^2 stays
 # well below one: at this limit it moves the smallest singular values of A N by a few percent. The limit is checked, always.
 GRAM_COND_LIMIT = 1e7
+
+_EPS = float(np.finfo(np.float64).eps)
+_CLEARLY = 1.2  # covers the error of the estimated condition number
 
 _BLOCK = 1 << 19  # entries of A N at a time: 4 MB
 
@@ -53,23 +64,19 @@ class Factor:
         """Rows of N Z."""
         if self.V is not None and self.sigma is not None:
             return (Z / self.sigma[: self.rank]) @ self.V[:, : self.rank].T
-        if len(Z) == 1:
-            return blas.dtrsv(self.R, Z[0])[None, :]
-        return blas.dtrsm(1.0, self.R, Z.T).T
+        return triangular(SOLVE, self.R, Z)
 
     def adjoint(self, G: np.ndarray) -> np.ndarray:
         """Rows of N' G."""
         if self.V is not None and self.sigma is not None:
             return G @ self.V[:, : self.rank] / self.sigma[: self.rank]
-        if len(G) == 1:
-            return blas.dtrsv(self.R, G[0], trans=1)[None, :]
-        return blas.dtrsm(1.0, self.R, np.asfortranarray(G.T), trans_a=1).T
+        return triangular(SOLVE_TRANSPOSED, self.R, G)
 
     def gradient(self, Z: np.ndarray) -> np.ndarray:
         """Rows G in the row space with N'G = Z."""
         if self.V is not None and self.sigma is not None:
             return (Z * self.sigma[: self.rank]) @ self.V[:, : self.rank].T
-        return blas.dtrmm(1.0, self.R, np.asfortranarray(Z.T), trans_a=1).T
+        return triangular(MULTIPLY_TRANSPOSED, self.R, Z)
 
     def project(self, G: np.ndarray) -> np.ndarray:
         """The part of rows G that lies in the kept directions."""
@@ -87,17 +94,17 @@ class Factor:
         if self.sigma is not None:
             return float(self.sigma[0]), float(self.sigma[max(self.rank - 1, 0)])
         rng = np.random.default_rng(n)
-        big, small = rng.standard_normal(n), rng.standard_normal(n)
+        big, small = rng.standard_normal((1, n)), rng.standard_normal((1, n))
         high = low = 0.0
         for _ in range(8):
             big /= np.linalg.norm(big)
-            big = blas.dtrmv(self.R, big)
+            big = triangular(MULTIPLY, self.R, big)
             high = float(np.linalg.norm(big))
-            big = blas.dtrmv(self.R, big, trans=1)
+            big = triangular(MULTIPLY_TRANSPOSED, self.R, big)
             small /= np.linalg.norm(small)
-            small = blas.dtrsv(self.R, small, trans=1)
+            small = triangular(SOLVE_TRANSPOSED, self.R, small)
             low = 1 / float(np.linalg.norm(small))
-            small = blas.dtrsv(self.R, small)
+            small = triangular(SOLVE, self.R, small)
         return high, low
 
     @property
@@ -210,8 +217,7 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fa
     factor = Factor(R, scale, np.zeros((k, n)), cond_one, gram=gram, rank=n)
     if factor.cond > GRAM_COND_LIMIT:
         return None
-    y = blas.dtrsm(1.0, R, np.asfortranarray(moments), trans_a=1)
-    factor.start = blas.dtrsm(1.0, R, y).T
+    factor.start = factor.apply(factor.adjoint(moments.T))
     return factor
 
 
@@ -247,8 +253,8 @@ def _decide_rank(factor: Factor, rcond: float) -> None:
     n, target = len(factor.R), factor.start
     if n == 0:
         return
-    if factor.cond_one < 1 / (50 * n * rcond):
-        factor.start = blas.dtrsm(1.0, factor.R, target.T).T
+    if factor.cond_one < 0.1 / _EPS and factor.cond * _CLEARLY < 1 / rcond:
+        factor.start = triangular(SOLVE, factor.R, target)
         return
     U, factor.sigma, Vh = scipy.linalg.svd(factor.R)
     factor.V = np.ascontiguousarray(Vh.T)
@@ -277,15 +283,15 @@ def sketched_factor(
     def slices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for SA, SB in matrix.sketched(S, B):
             # NaN and infinities of A always reach its sketch, so looking there saves a pass.
-            if not np.isfinite(SA).all():
+            if not (np.isfinite(SA.max(initial=0.0)) and np.isfinite(SA.min(initial=0.0))):
                 needed = "small enough to be added up; its sketch overflowed" if matrix.is_finite() else "finite"
                 raise ValueError(f"A must be {needed}; got NaN or infinite entries")
             yield SA, SB
 
     powers = powers_of_two if scale_columns else _one_power_of_two
     factor = _by_gram(slices, n, k, ridge, powers) if d > n else None
-    if factor is not None and factor.cond_one >= 1 / (50 * n * rcond):
-        factor = None  # the rank may be in question, by the caller's rcond
+    if factor is not None and factor.cond * _CLEARLY >= 1 / rcond:
+        factor = None  # the rank is in question
     if factor is None:
         factor = _by_qr(slices, n, k, ridge, powers)
         _decide_rank(factor, rcond)

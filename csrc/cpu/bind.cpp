@@ -198,6 +198,17 @@ void bind(py::module_& m) {
       py::arg("b"), py::arg("r").noconvert(), py::arg("g").noconvert());
 }
 
+void triangular(int op, const Array<double>& R, Doubles Z) {
+  const Matrix<const double> r = view(R);
+  RANDLA_REQUIRE(op >= 0 && op <= 3, "unknown operation");
+  RANDLA_REQUIRE(r.rows == r.cols && (r.row_stride == 1 || r.rows <= 1), "R must be square and column-major");
+  RANDLA_REQUIRE(Z.ndim() == 2 && Z.shape(1) == r.cols, "Z must be (k, n)");
+  double* z = Z.mutable_data();
+  const int64_t k = Z.shape(0);
+  py::gil_scoped_release release;
+  kernels<double>().triangular(static_cast<TriangularOp>(op), r.data, r.cols, r.col_stride, z, k);
+}
+
 py::tuple sparse_columns(int family, int64_t d, int64_t m, int nnz, uint64_t seed, int64_t j0, int64_t j1) {
   const SparseSketch s = sparse(family, d, m, nnz, seed);
   RANDLA_REQUIRE(j0 >= 0 && j0 <= j1 && j1 <= m, "columns out of range");
@@ -284,6 +295,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
         py::arg("j0"), py::arg("j1"));
   m.def("block_srht_columns", &block_srht_columns, py::arg("d"), py::arg("m"), py::arg("block"), py::arg("seed"),
         py::arg("j0"), py::arg("j1"));
+  m.def("triangular", &triangular, py::arg("op"), py::arg("R").noconvert(), py::arg("Z").noconvert());
   bind<float>(m);
   bind<double>(m);
 }

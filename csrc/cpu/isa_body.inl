@@ -8,6 +8,7 @@
 #include "cpu/dense_sketch.inl"
 #include "cpu/residual.inl"
 #include "cpu/sparse_sketch.inl"
+#include "cpu/triangular.inl"
 
 namespace randla::cpu {
 namespace {
@@ -22,6 +23,7 @@ constexpr Kernels<T> kTable = {
     block_srht_adjoint<T>,
     residual<T>,
     residual_csr<T>,
+    triangular<T>,
 };
 
 }  // namespace

@@ -8,6 +8,8 @@
 
 namespace randla::cpu {
 
+enum class TriangularOp : int { kSolve = 0, kSolveTransposed = 1, kMultiply = 2, kMultiplyTransposed = 3 };
+
 template <class T>
 struct Kernels {
   // out = S[i0 : i0 + rows, j0 : j0 + cols] of the Gaussian sketch with d rows.
@@ -28,6 +30,9 @@ struct Kernels {
   // (k, n): one contiguous row per right-hand side, as are r and b (k, m). b may be null (zero).
   void (*residual)(Matrix<const T> A, int64_t k, const double* x, const double* b, double* r, double* g, double* squares);
   void (*residual_csr)(Csr<T> A, int64_t k, const double* x, const double* b, double* r, double* g, double* squares);
+
+  // Z = op(R) Z for k contiguous rows of Z, each n long; R is upper triangular, column-major.
+  void (*triangular)(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k);
 };
 
 struct Isa {
