@@ -162,7 +162,8 @@ class Factor:
                 return T
         n = len(self.R)
         added = np.asfortranarray(np.diag(shift))
-        return np.triu(lapack.dtpqrt(n, min(32, n), self.R.copy(order="F"), added, overwrite_a=1, overwrite_b=1)[0])
+        T = lapack.dtpqrt(n, min(32, n), self.R.copy(order="F"), added, overwrite_a=1, overwrite_b=1)[0]
+        return np.asfortranarray(np.triu(T))
 
 
 def _one_power_of_two(size: np.ndarray) -> np.ndarray:
