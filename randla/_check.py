@@ -57,6 +57,10 @@ def csr(value: Any, name: str) -> sp.csr_array:
     if a.indptr.dtype != a.indices.dtype:
         wide = np.promote_types(a.indptr.dtype, a.indices.dtype)
         a = sp.csr_array((a.data, a.indices.astype(wide), a.indptr.astype(wide)), shape=a.shape)
+    # The kernels follow the indices without looking: scipy itself checks them only on request.
+    rows_ok = a.indptr[0] == 0 and a.indptr[-1] <= len(a.indices) and bool((np.diff(a.indptr) >= 0).all())
+    if not rows_ok or (a.nnz and (a.indices.min() < 0 or a.indices.max() >= a.shape[1])):
+        raise ValueError(f"{name} must have valid CSR indices for its shape {a.shape}; got some out of range")
     data = np.ascontiguousarray(a.data, dtype=dtype)
     return sp.csr_array((data, np.ascontiguousarray(a.indices), np.ascontiguousarray(a.indptr)), shape=a.shape)
 

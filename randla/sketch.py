@@ -126,7 +126,7 @@ class BlockSRHT(_FixedNnz):
     block: int = 64
 
     def __post_init__(self) -> None:
-        if _check.integer(self.block, "block", 1) not in (16, 32, 64, 128):
+        if type(self.block) is not int or self.block not in (16, 32, 64, 128):
             raise ValueError(f"block must be 16, 32, 64 or 128; got {self.block!r}")
 
     def _blocks(self, d: int) -> int:

@@ -1,0 +1,106 @@
+"""The native functions below the public ones: small oracles, and refusal of what would touch foreign memory."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import randla
+from randla import _cpu
+from randla._numeric import norms, powers_of_two, triangular
+
+OPERATIONS = {
+    0: np.linalg.solve,
+    1: lambda R, Z: np.linalg.solve(R.T, Z),
+    2: np.matmul,
+    3: lambda R, Z: R.T @ Z,
+}
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("n", [0, 1, 7, 16, 33, 130])
+@pytest.mark.parametrize("k", [1, 3])
+def test_triangular_agrees_with_dense_algebra(op, n, k):
+    rng = np.random.default_rng(n)
+    R = np.asfortranarray(np.triu(rng.standard_normal((n, n))) + 10 * np.eye(n))
+    Z = rng.standard_normal((k, n))
+    before = Z.copy()
+    assert np.allclose(triangular(op, R, Z), OPERATIONS[op](R, Z.T).T, rtol=1e-12, atol=1e-14)
+    assert np.array_equal(Z, before)
+
+
+def test_triangular_solve_is_backward_stable():
+    rng = np.random.default_rng(1)
+    R = np.asfortranarray(np.linalg.qr(rng.standard_normal((90, 60)) * np.logspace(0, -12, 60), mode="r"))
+    z = rng.standard_normal((1, 60))
+    x = triangular(0, R, z)
+    residual = np.abs(R.astype(np.longdouble) @ x[0] - z[0])
+    assert np.all(residual <= 60 * np.finfo(float).eps * (np.abs(R) @ np.abs(x[0])))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-310, 1e-200, 1.0, 1e200, 1e307])
+def test_norms_neither_overflow_nor_underflow(scale):
+    X = np.array([[3.0, 4.0], [0.0, 0.0]]) * scale
+    assert norms(X) == pytest.approx([5 * scale, 0.0], rel=1e-14)
+    assert float(norms(X[0])) == pytest.approx(5 * scale, rel=1e-14)
+
+
+def test_powers_of_two_bring_sizes_to_one():
+    size = np.array([0.0, 1.0, 0.3, 1e300, 1e-300, 2.0])
+    powers = powers_of_two(size)
+    assert powers[0] == 1.0
+    assert np.all((size * powers)[1:] >= 1)
+    assert np.all((size * powers)[1:] < 2)
+    assert np.all(np.frexp(powers)[0] == 0.5)
+
+
+def doubles(*shape):
+    return np.zeros(shape)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: _cpu.triangular(4, doubles(2, 2), doubles(1, 2)), "unknown operation"),
+        (lambda: _cpu.triangular(0, doubles(2, 2), doubles(1, 2)), "column-major"),
+        (lambda: _cpu.triangular(0, np.asfortranarray(doubles(2, 2)), doubles(1, 3)), r"\(k, n\)"),
+        (lambda: _cpu.dense_sketch(doubles(3, 2), 0, 0, 2, 1), "rows out of range"),
+        (lambda: _cpu.sparse_sketch(2, 4, 5, 1, 0, doubles(5, 2), 0, doubles(4, 2)), "out of range"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5, 2), 1, doubles(4, 2)), "rows of A out of range"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5, 2), 0, doubles(3, 2)), "wrong shape"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5, 2), 0, np.asfortranarray(doubles(4, 2))), "contiguous rows"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5), 0, doubles(4, 2)), "two dimensions"),
+        (lambda: _cpu.sparse_sketch_adjoint(0, 4, 5, 1, 0, doubles(4, 2), 0, doubles(6, 2)), "do not match"),
+        (lambda: _cpu.block_srht(4, 5, 48, 0, doubles(5, 2), 0, 0, 1, doubles(4, 2)), "BlockSRHT out of range"),
+        (lambda: _cpu.block_srht(4, 5, 64, 0, doubles(5, 2), 0, 0, 2, doubles(4, 2)), "blocks out of range"),
+        (lambda: _cpu.block_srht(4, 5, 64, 0, doubles(5, 2), 2, 0, 1, doubles(4, 2)), "rows of A out of range"),
+        (lambda: _cpu.block_srht_adjoint(4, 5, 64, 0, doubles(3, 2), 0, doubles(5, 2)), "do not match"),
+        (lambda: _cpu.residual(doubles(5, 2), doubles(1, 3), None, doubles(1, 5), doubles(1, 2)), "x and g"),
+        (lambda: _cpu.residual(doubles(5, 2), doubles(1, 2), doubles(1, 4), doubles(1, 5), doubles(1, 2)), "b must be"),
+        (lambda: _cpu.residual(doubles(5, 2), doubles(1, 2), [1.0], doubles(1, 5), doubles(1, 2)), "float64 array"),
+        (lambda: _cpu.sparse_columns(0, 4, 5, 1, 0, 3, 6), "columns out of range"),
+        (lambda: _cpu.block_srht_columns(4, 5, 64, 0, 3, 6), "columns out of range"),
+        (lambda: _cpu.philox(np.zeros((2, 3), np.uint32), 0), r"\(count, 4\)"),
+    ],
+)
+def test_kernels_refuse_what_does_not_fit(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_csr_kernels_refuse_mixed_and_strided_parts():
+    values, r, x, g = np.ones(2), doubles(1, 2), doubles(1, 3), doubles(1, 3)
+    pointers = np.array([0, 1, 2], np.int32)
+    with pytest.raises(ValueError, match="both be int32 or both int64"):
+        _cpu.residual_csr(values, pointers, np.array([0, 1], np.int64), 3, x, None, r, g)
+    with pytest.raises(ValueError, match="contiguous"):
+        _cpu.residual_csr(np.ones(4)[::2], pointers, np.array([0, 1], np.int32), 3, x, None, r, g)
+    with pytest.raises(ValueError, match="matching length"):
+        _cpu.residual_csr(values, pointers, np.array([0], np.int32), 3, x, None, r, g)
+
+
+@pytest.mark.parametrize(("indices", "indptr"), [([0, 7], [0, 1, 2]), ([0, -1], [0, 1, 2]), ([0, 1], [0, 2, 1])])
+def test_corrupt_sparse_indices_are_an_error_and_not_a_crash(indices, indptr):
+    A = sp.csr_array((2, 3))
+    A.data, A.indices, A.indptr = np.ones(2), np.array(indices, np.int32), np.array(indptr, np.int32)
+    with pytest.raises(ValueError, match=r"valid CSR indices for its shape \(2, 3\)"):
+        randla.sketch(A, 2, rng=0)
