@@ -36,7 +36,7 @@ def solve_directly(a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | No
         return _result(a, b, np.zeros((n, *b.shape[1:]), dtype), ridge, seed, Status.DIRECT, rank=0)
     eps = _EPS[dtype.char]
     # Rounding errors of R, measured on rank-deficient matrices, reach 3 eps and grow slowly with m.
-    cut = eps * max(4.0, 0.02 * math.sqrt(m)) if rcond is None else max(rcond, eps)
+    cut = eps * max(10.0 if eps < 1e-10 else 4.0, 0.02 * math.sqrt(m)) if rcond is None else max(rcond, eps)
     if m >= n or ridge:
         geqrf, trtrs, trcon = _ROUTINES[dtype.char]
         both = _augmented(a, b, ridge, dtype)

@@ -63,7 +63,8 @@ def lstsq(
     tol : float
         Backward error, relative to ||A||_F, to aim at; default the unit roundoff of the data (2.2e-16, 1.2e-7).
     rcond : float
-        Singular values below rcond times the largest, after scaling the columns, count as zero; default 4 eps,
+        Singular values below rcond times the largest, after scaling the columns, count as zero; default 10 eps
+        (4 in float32),
         more where sums of very many rows round more.
     x0 : array, (n,) or (n, k)
         A first guess; used where its residual is smaller than that of the sketched solution.

@@ -173,9 +173,10 @@ def _one_power_of_two(size: np.ndarray) -> np.ndarray:
 def rank_cut(eps: float, m: int, d: int) -> float:
     """Relative size below which a singular value of a sketch with d of m rows may be rounding error.
 
-    Measured on rank-deficient matrices: 0.1 to 3 eps, growing with the square root of the number of terms of an entry.
+    Measured on rank-deficient matrices: 0.1 to 3 eps, growing with the square root of the number of terms of an entry; in
+    float64 the factorization, which is always in float64, adds its own.
     """
-    return eps * max(4.0, 0.2 * math.sqrt(8 * m / max(d, 1)))
+    return eps * max(10.0 if eps < 1e-10 else 4.0, 0.2 * math.sqrt(8 * m / max(d, 1)))
 
 
 def _triangular_condition(R: np.ndarray) -> float:

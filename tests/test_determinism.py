@@ -149,7 +149,7 @@ def child(code, **environment):
     """Output of a fresh interpreter that imports this module as `t`."""
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(randla.__file__).parents[1])])
     return subprocess.run(
-        [sys.executable, "-c", f"import test_determinism as t; {code}"],
+        [sys.executable, "-P", "-c", f"import test_determinism as t; {code}"],
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,

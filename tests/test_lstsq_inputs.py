@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -423,7 +424,10 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT cannot be sent to a child on Windows")
 def test_ctrl_c_ends_a_long_solve_with_keyboard_interrupt():
-    child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True)
+    # -P: the package that runs here, not a folder of that name in the current directory.
+    environment = {**os.environ, "PYTHONPATH": str(Path(randla.__file__).parents[1])}
+    command = [sys.executable, "-P", "-W", "ignore", "-c", INTERRUPTED]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert child.stdout.readline() == "running\n"
         time.sleep(0.5)
