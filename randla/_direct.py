@@ -13,7 +13,7 @@ from . import _check, _cpu
 from ._numeric import norms, powers_of_two
 from .certificate import Certificate
 from .precondition import Factor
-from .result import Evidence, LstsqResult, Status
+from .result import Evidence, LstsqResult, Status, rank_note
 
 _COPY_LIMIT = 1 << 15
 _EPS = {c: float(np.finfo(c).eps) for c in "fdFD"}
@@ -92,7 +92,7 @@ def _by_singular_values(a: np.ndarray, b: np.ndarray, ridge: float, cut: float, 
     x = x.reshape(n, *b.shape[1:]).astype(dtype, copy=False)
     if rank == full:
         return _result(a, b, x, ridge, seed, Status.DIRECT, rank=int(rank))
-    notes = f"Rank {rank} of {full} with singular values cut at {cut:.2g} times the largest."
+    notes = rank_note(int(rank), full, cut)
     return _result(a, b, x, ridge, seed, Status.RANK_DEFICIENT, rank=int(rank), notes=notes)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,7 +14,7 @@ from ._numeric import norms as row_norms
 from ._numeric import powers_of_two
 from ._refine import Options, Run
 from .precondition import distribution, rank_cut, sketched_factor
-from .result import Evidence, LstsqResult, Status
+from .result import Evidence, LstsqResult, Status, as_solution, per_column, rank_note
 
 _MAX_CYCLES = 10
 
@@ -64,7 +63,7 @@ def solve_minimum_norm(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, optio
         return -factor.adjoint(tall.residual(V * unit, None)[1] * unit - ridge * V)
 
     X, Y, rho = np.zeros((k, n)), np.zeros((k, m)), B.copy()
-    best_X, best_Y, best = X.copy(), Y.copy(), np.full(k, np.inf)
+    best_X, best = X.copy(), np.full(k, np.inf)
     trust = min(max(4 * factor.cond * float(np.finfo(np.float64).eps), 1e-13), 0.05)
     status = Status.STAGNATED
     try:
@@ -97,7 +96,7 @@ def solve_minimum_norm(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, optio
             errors /= np.maximum(fro * np.linalg.norm(X, axis=1), np.finfo(float).tiny)
             better = errors < best
             gained = errors < 0.3 * best
-            best_X[better], best_Y[better], best[better] = X[better], Y[better], errors[better]
+            best_X[better], best[better] = X[better], errors[better]
             if (best <= run.tol).all():
                 status = Status.CONVERGED
                 break
@@ -112,20 +111,17 @@ def solve_minimum_norm(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, optio
         status = Status.CONVERGED
     notes = ""
     if factor.rank < m:
-        notes = f"Rank {factor.rank} of {m} with singular values cut at {cut:.2g} times the largest."
+        notes = rank_note(factor.rank, m, cut)
         status = Status.RANK_DEFICIENT if status is Status.CONVERGED else status
     best = np.where(np.isfinite(best), best, 0.0)
     residuals = row_norms(B - tall.adjoint_times(best_X) * unit) / size_b[:, 0]
     best_X = best_X * unit / size_b
     bounds = factor.cond * (best * fro / max(factor.extremes[0], np.finfo(float).tiny) + eps)
 
-    def scalar(values: np.ndarray) -> Any:
-        return float(values[0]) if b.ndim == 1 else values
-
     return LstsqResult(
-        (best_X[0] if b.ndim == 1 else np.ascontiguousarray(best_X.T)).astype(dtype, copy=False),
-        scalar(residuals),
-        evidence=lambda: Evidence(scalar(best), scalar(bounds), factor.rank, factor.cond, factor.singular_values),
+        as_solution(best_X, b, dtype),
+        per_column(residuals, b),
+        evidence=lambda: Evidence(per_column(best, b), per_column(bounds, b), factor.rank, factor.cond, factor.singular_values),
         method=options.method,
         seed=seed,
         status=status,

@@ -15,7 +15,7 @@ from ._matrix import TallMatrix, wrap
 from ._minimum_norm import solve_minimum_norm
 from ._refine import Options, Problem, refine
 from .precondition import distribution, rank_cut, sketched_factor
-from .result import Evidence, LstsqResult, LstsqWarning, Status
+from .result import Evidence, LstsqResult, LstsqWarning, Status, as_solution, per_column, rank_note
 from .sketch import Distribution
 
 METHODS = ("auto", "direct", "spir", "fossils", "lsqr", "cholqr")
@@ -162,13 +162,13 @@ def _solve(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, guess: np.ndarray
     if factor.rank < n:
         if status in (Status.CONVERGED, Status.SKETCHED_ACCURACY):
             status = Status.RANK_DEFICIENT
-        notes = f"Rank {factor.rank} of {n} with singular values cut at {cut:.2g} times the largest."
+        notes = rank_note(factor.rank, n, cut)
     return LstsqResult(
-        _shaped(outcome.X, b, dtype),
-        _scalar(outcome.residual_norms, b),
+        as_solution(outcome.X, b, dtype),
+        per_column(outcome.residual_norms, b),
         evidence=lambda: Evidence(
-            _scalar(outcome.backward_errors, b),
-            _scalar(outcome.error_bounds, b),
+            per_column(outcome.backward_errors, b),
+            per_column(outcome.error_bounds, b),
             factor.rank,
             factor.cond,
             factor.singular_values,
@@ -181,11 +181,3 @@ def _solve(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, guess: np.ndarray
         history=outcome.history,
         notes=notes,
     )
-
-
-def _shaped(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return (X[0] if b.ndim == 1 else np.ascontiguousarray(X.T)).astype(dtype, copy=False)
-
-
-def _scalar(values: np.ndarray, b: np.ndarray) -> Any:
-    return float(values[0]) if b.ndim == 1 else values

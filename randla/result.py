@@ -31,6 +31,20 @@ class Status(enum.Enum):
         return self in (Status.CONVERGED, Status.DIRECT, Status.SKETCHED_ACCURACY, Status.RANK_DEFICIENT)
 
 
+def as_solution(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Solutions held as rows in the shape that goes with b: (n,) or (n, k)."""
+    return (X[0] if b.ndim == 1 else np.ascontiguousarray(X.T)).astype(dtype, copy=False)
+
+
+def per_column(values: np.ndarray, b: np.ndarray) -> Any:
+    """One value per right-hand side, a plain float where b is a vector."""
+    return float(values[0]) if b.ndim == 1 else values
+
+
+def rank_note(rank: int, full: int, cut: float) -> str:
+    return f"Rank {rank} of {full} with singular values cut at {cut:.2g} times the largest."
+
+
 @dataclasses.dataclass(repr=False)
 class Evidence:
     """The certificate of a least-squares solution, computed when first asked for."""
