@@ -11,12 +11,13 @@ from setuptools import setup
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SANITIZE = os.environ.get("RANDLA_SANITIZE", "")
 
-sources = ["bind.cpp", "dispatch.cpp", "parallel.cpp", "isa_baseline.cpp"]
+sources = ["bind.cpp", "bind_sketch.cpp", "dispatch.cpp", "parallel.cpp", "isa_baseline.cpp"]
 if X86:
     sources += ["isa_avx2.cpp", "isa_avx512.cpp"]
 
 # Contraction into fused multiply-add would make results depend on the instruction set.
-COMPILE = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-pthread"]
+# Without -fno-math-errno square roots are not vectorised.
+COMPILE = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-pthread"]
 
 
 class BuildExt(build_ext):

@@ -4,14 +4,19 @@ import importlib.metadata
 import logging
 
 from ._config import set_num_threads, show_config
+from .blocks import RowBlocks
 from .lstsq import lstsq
 from .precondition import Preconditioner, sketch_preconditioner
 from .result import LstsqResult, LstsqWarning, Status
 from .sketch import (
+    SRTT,
     BlockSRHT,
     CountSketch,
     Distribution,
     Gaussian,
+    LessUniform,
+    Rademacher,
+    RowSample,
     SketchAccumulator,
     SketchOperator,
     SparseSign,
@@ -25,13 +30,18 @@ except importlib.metadata.PackageNotFoundError:  # built in place, not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "SRTT",
     "BlockSRHT",
     "CountSketch",
     "Distribution",
     "Gaussian",
+    "LessUniform",
     "LstsqResult",
     "LstsqWarning",
     "Preconditioner",
+    "Rademacher",
+    "RowBlocks",
+    "RowSample",
     "SketchAccumulator",
     "SketchOperator",
     "SparseSign",

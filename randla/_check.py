@@ -87,6 +87,19 @@ def finite(a: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} must be finite; got {bad} NaN or infinite of {a.size} entries")
 
 
+def weights(value: Any, m: int) -> np.ndarray:
+    """One real, finite, non-negative weight per row, in float64."""
+    w = array(value, "weights")
+    if w.dtype.kind == "c":
+        raise TypeError(f"weights must be real; got {w.dtype}")
+    if w.shape != (m,):
+        raise ValueError(f"weights must have shape ({m},), one per row of A; got {w.shape}")
+    finite(w, "weights")
+    if w.size and w.min() < 0:
+        raise ValueError(f"weights must not be negative; got {w.min():g}")
+    return np.ascontiguousarray(w, dtype=np.float64)
+
+
 def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
     if type(value) is int and value >= low and high is None:
         return value

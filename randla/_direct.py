@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from . import _check, _cpu
+from . import _check
+from ._factor import Factor, own_factor
+from ._matrix import wrap
 from ._numeric import norms, powers_of_two
 from .certificate import Certificate
-from .precondition import Factor
 from .result import Evidence, LstsqResult, Status, rank_note
 
 _COPY_LIMIT = 1 << 15
@@ -26,20 +27,23 @@ _ROUTINES: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-def solve_directly(a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | None, seed: int) -> LstsqResult:
+def solve_directly(
+    a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | None, seed: int, weights: np.ndarray | None = None
+) -> LstsqResult:
     """a and b are checked; a may be wide. The certificate is computed when asked for."""
+    problem = _Problem(a, b, ridge, weights)
     m, n = a.shape
     dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
     if m == 0 or n == 0 or b.size == 0:
         _check.finite(a, "A")
         _check.finite(b, "b")
-        return _result(a, b, np.zeros((n, *b.shape[1:]), dtype), ridge, seed, Status.DIRECT, rank=0)
+        return _result(problem, np.zeros((n, *b.shape[1:]), dtype), seed, Status.DIRECT, rank=0)
     eps = _EPS[dtype.char]
     # Rounding errors of R, measured on rank-deficient matrices, reach 3 eps and grow slowly with m.
     cut = eps * max(10.0 if eps < 1e-10 else 4.0, 0.02 * math.sqrt(m)) if rcond is None else max(rcond, eps)
     if m >= n or ridge:
         geqrf, trtrs, trcon = _ROUTINES[dtype.char]
-        both = _augmented(a, b, ridge, dtype)
+        both = problem.augmented(dtype)
         # b rides along as further columns: cheaper than applying Q to it, and the same arithmetic.
         factored = geqrf(both, lwork=64 * both.shape[1], overwrite_a=1)[0]
         R = factored[:n, :n].copy(order="F")
@@ -48,30 +52,49 @@ def solve_directly(a: np.ndarray, b: np.ndarray, ridge: float, rcond: float | No
             # The 1-norm estimate may be off by a factor of n: well clear of the cut, the rank is n without doubt.
             safe = 50 * n * cut
             if trcon(R)[0] > safe or trcon(np.triu(R) * powers_of_two(norms(np.triu(R).T)).astype(R.real.dtype))[0] > safe:
-                return _result(a, b, x[:, 0] if b.ndim == 1 else x, ridge, seed, Status.DIRECT, R=R)
+                return _result(problem, x[:, 0] if b.ndim == 1 else x, seed, Status.DIRECT, R=R)
     _check.finite(a, "A")
     _check.finite(b, "b")
-    return _by_singular_values(a, b, ridge, cut, dtype, seed)
+    return _by_singular_values(problem, cut, dtype, seed)
 
 
-def _augmented(a: np.ndarray, b: np.ndarray, ridge: float, dtype: np.dtype) -> np.ndarray:
-    """[A, b; sqrt(ridge) I, 0] in Fortran order."""
-    m, n = a.shape
-    k = 1 if b.ndim == 1 else b.shape[1]
-    both = np.empty((m + n if ridge else m, n + k), dtype, order="F")
-    both[:m, :n] = a
-    both[:m, n:] = _columns(b)
-    if ridge:
-        both[m:] = 0
-        np.fill_diagonal(both[m:, :n], math.sqrt(ridge))
-    return both
+class _Problem(NamedTuple):
+    a: np.ndarray
+    b: np.ndarray
+    ridge: float
+    weights: np.ndarray | None
+
+    def copy(self) -> _Problem:
+        return _Problem(self.a.copy(), self.b.copy(), self.ridge, None if self.weights is None else self.weights.copy())
+
+    def augmented(self, dtype: np.dtype, *, with_b: bool = True) -> np.ndarray:
+        """[A, b; sqrt(ridge) I, 0] in Fortran order, its upper rows times the roots of the weights."""
+        m, n = self.a.shape
+        k = _columns(self.b).shape[1] if with_b else 0
+        both = np.empty((m + n if self.ridge else m, n + k), dtype, order="F")
+        both[:m, :n] = self.a
+        both[:m, n:] = _columns(self.b)[:, :k]
+        if self.weights is not None:
+            both[:m] *= np.sqrt(self.weights)[:, None].astype(both.real.dtype)
+        if self.ridge:
+            both[m:] = 0
+            np.fill_diagonal(both[m:, :n], math.sqrt(self.ridge))
+        return both
+
+    @property
+    def full_rank(self) -> int:
+        """The largest rank that the matrix can have, rows of weight zero being no rows."""
+        m, n = self.a.shape
+        if self.weights is not None:
+            m = int(np.count_nonzero(self.weights))
+        return min(m + n if self.ridge else m, n)
 
 
-def _by_singular_values(a: np.ndarray, b: np.ndarray, ridge: float, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
-    n = a.shape[1]
-    both = _augmented(a, b, ridge, dtype)
+def _by_singular_values(problem: _Problem, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
+    n = problem.a.shape[1]
+    both = problem.augmented(dtype)
     A, rhs, rows = both[:, :n], both[:, n:], len(both)
-    full = min(rows, n)
+    full = problem.full_rank
     if rows < n:
         x, _, rank, _ = scipy.linalg.lstsq(A, rhs, cond=cut, lapack_driver="gelsd", check_finite=False)
     else:
@@ -89,11 +112,11 @@ def _by_singular_values(a: np.ndarray, b: np.ndarray, ridge: float, cut: float, 
             relative = scale / scale.max()
             null = scipy.linalg.qr(relative[:, None] * Vh[rank:].conj().T, mode="economic")[0]
             x = x - null @ (null.conj().T @ x)
-    x = x.reshape(n, *b.shape[1:]).astype(dtype, copy=False)
+    x = x.reshape(n, *problem.b.shape[1:]).astype(dtype, copy=False)
     if rank == full:
-        return _result(a, b, x, ridge, seed, Status.DIRECT, rank=int(rank))
+        return _result(problem, x, seed, Status.DIRECT, rank=int(rank))
     notes = rank_note(int(rank), full, cut)
-    return _result(a, b, x, ridge, seed, Status.RANK_DEFICIENT, rank=int(rank), notes=notes)
+    return _result(problem, x, seed, Status.RANK_DEFICIENT, rank=int(rank), notes=notes)
 
 
 def _r(A: np.ndarray) -> np.ndarray:
@@ -103,10 +126,8 @@ def _r(A: np.ndarray) -> np.ndarray:
 
 
 def _result(
-    a: np.ndarray,
-    b: np.ndarray,
+    problem: _Problem,
     x: np.ndarray,
-    ridge: float,
     seed: int,
     status: Status,
     *,
@@ -114,11 +135,11 @@ def _result(
     rank: int | None = None,
     notes: str = "",
 ) -> LstsqResult:
-    if a.size <= _COPY_LIMIT:
+    if problem.a.size <= _COPY_LIMIT:
         # The caller may change A and b before asking for the evidence: copies are cheaper than computing it unasked.
-        solved = _Solved(a.copy(), b.copy(), x, ridge, R, rank)
+        solved = _Solved(problem.copy(), x, R, rank)
     else:
-        solved = _Solved(a, b, x, ridge, R, rank)
+        solved = _Solved(problem, x, R, rank)
         solved.measure()
     return LstsqResult(
         x, solved.residual_norm, evidence=solved.evidence, method="direct", seed=seed, status=status, passes=1, notes=notes
@@ -128,20 +149,22 @@ def _result(
 class _Solved:
     """A solved problem that gives its residual norm and its evidence when asked."""
 
-    __slots__ = ("A", "R", "b", "count", "measured", "rank", "ridge", "single", "x")
+    __slots__ = ("R", "count", "measured", "problem", "rank", "ridge", "single", "x")
 
-    def __init__(self, a: Any, b: Any, x: np.ndarray, ridge: float, R: np.ndarray | None, rank: int | None):
-        self.A, self.b, self.x, self.ridge, self.R, self.rank = a, b, x, ridge, R, rank
-        self.count, self.single = min(a.shape), b.ndim == 1
+    def __init__(self, problem: _Problem, x: np.ndarray, R: np.ndarray | None, rank: int | None):
+        self.problem: _Problem | None = problem
+        self.x, self.ridge, self.R, self.rank = x, problem.ridge, R, rank
+        self.count, self.single = min(problem.a.shape), problem.b.ndim == 1
         self.measured: tuple[float, np.ndarray, np.ndarray] | None = None
 
     def measure(self) -> tuple[float, np.ndarray, np.ndarray]:
         """Reads A and b for the last time."""
-        if self.measured is None:
-            self.measured = _measure(self.A, self.b, self.x, self.ridge)
-            if self.R is None and self.x.size and self.A.size:
-                self.R = _r(_augmented(self.A, _columns(self.b)[:, :0], self.ridge, self.x.dtype))
-            self.A = self.b = None
+        if self.problem is not None:
+            self.measured = _measure(self.problem, self.x)
+            if self.R is None and self.x.size and self.problem.a.size:
+                self.R = _r(self.problem.augmented(self.x.dtype, with_b=False))
+            self.problem = None
+        assert self.measured is not None
         return self.measured
 
     def residual_norm(self) -> Any:
@@ -152,19 +175,25 @@ class _Solved:
         return _evidence(self.x, *self.measure(), self.ridge, self.R, self.rank, self.count)
 
 
-def _measure(a: np.ndarray, b: np.ndarray, x: np.ndarray, ridge: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """A power of two that brings b to size one; in that unit the residual norms and the gradient A'r - ridge x."""
-    unit = _unit(b)
-    if x.dtype.kind == "c":
-        with np.errstate(over="ignore", invalid="ignore"):
-            r = unit * b - a @ (unit * x)
-            return unit, norms(r.T), a.conj().T @ r - ridge * unit * x
-    X = np.array(_columns(x).T, np.float64, order="C") * unit
-    B = np.array(_columns(b).T, np.float64, order="C") * unit
-    R, G = np.empty_like(B), np.empty_like(X)
-    A = a if a.dtype.kind == "f" else a.astype(np.float64)
-    squares = _cpu.residual(A, X, B, R, G)
-    G -= ridge * X
+def _measure(problem: _Problem, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """A power of two that brings b to size one; in that unit the residual norms and the gradient A'(w r) - ridge x."""
+    unit, matrix, is_complex = _unit(problem.b), wrap(problem.a, problem.weights), x.dtype.kind == "c"
+    # A complex matrix takes real and imaginary part as one row, a real one as two.
+    join = np.hstack if matrix.copies == 2 else np.vstack
+
+    def rows(v: np.ndarray) -> np.ndarray:
+        v = _columns(v).T
+        return np.array(join([v.real, v.imag]) if is_complex else v, np.float64, order="C") * unit
+
+    X = rows(x)
+    _, G, squares = matrix.residual(X, rows(problem.b))
+    G -= problem.ridge * X
+    if matrix.copies == 2:
+        n = G.shape[1] // 2
+        G = G[:, :n] + 1j * G[:, n:]
+    elif is_complex:
+        k = len(G) // 2
+        G, squares = G[:k] + 1j * G[k:], squares[:k] + squares[k:]
     size = np.sqrt(squares)
     return unit, size[0] if x.ndim == 1 else size, G.T.reshape(x.shape)
 
@@ -217,10 +246,4 @@ def _factor(upper: np.ndarray, rank: int | None) -> Factor:
     if upper.dtype.kind == "c":
         upper = _r(np.block([[upper.real, -upper.imag], [upper.imag, upper.real]]))
         rank = None if rank is None else 2 * rank
-    n = len(upper)
-    scale = powers_of_two(norms(upper.T))
-    factor = Factor(np.asfortranarray(upper * scale), scale, np.zeros((0, n)), 1.0, rank=n, exact=True)
-    if rank is not None and rank < n:
-        _, factor.sigma, Vh = scipy.linalg.svd(factor.R)
-        factor.V, factor.rank = np.ascontiguousarray(Vh.T), rank
-    return factor
+    return own_factor(upper, rank)

@@ -1,184 +1,145 @@
-"""What the least-squares solvers ask of a matrix: sketched slices, one fused residual pass, blocks of rows, a count of passes.
-
-Right-hand sides are rows here, as in the kernels: X is (k, n), B and R are (k, m), float64.
-"""
+"""The matrix of a least-squares problem as its solvers see it: real, in one of the forms of `_tall`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from . import _check, _cpu
-from .sketch import BlockSRHT, Distribution, SketchOperator, SparseStack
+from . import _check
+from ._complex import Complex, ComplexOperator, real_dtype
+from ._scaled import RowScaled
+from ._tall import Blocks, Dense, Operator, Sparse, TallMatrix
+from .blocks import RowBlocks, as_row_blocks
+from .result import Evidence, LstsqResult
 
-# Entries of a sketch held at a time, where it can be made in slices: one percent of A, at most 8 MB.
-_SLICE = 1 << 20
-_SMALLEST_SLICE = 1 << 15
-_OPERATOR_COLUMNS = 32
-
-
-class TallMatrix:
-    """A matrix that is only read, and how often it was."""
-
-    default_sketch: Distribution = SparseStack()
-
-    def __init__(self, A: Any):
-        self.A = A
-        self.shape: tuple[int, int] = tuple(A.shape)
-        self.dtype = np.dtype(A.dtype)
-        self.passes = 0
-        self._buffer = np.empty((0, self.shape[0]))
-
-    def residual(self, X: np.ndarray, B: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """B - A X, A'(B - A X) and the squared norms of the rows of the first, in one pass; B None means zero.
-
-        The first lies in a buffer that the next call overwrites: fresh memory would cost more than writing it.
-        """
-        (m, n), k = self.shape, len(X)
-        if len(self._buffer) < k:
-            self._buffer = np.empty((k, m))
-        R, G = self._buffer[:k], np.empty((k, n))
-        self.passes += 1
-        return R, G, self._residual(np.ascontiguousarray(X), B, R, G)
-
-    def _residual(self, X: np.ndarray, B: np.ndarray | None, R: np.ndarray, G: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
-
-    def times(self, X: np.ndarray) -> np.ndarray:
-        """A X as rows."""
-        return -self.residual(X, None)[0]
-
-    def adjoint_times(self, Y: np.ndarray) -> np.ndarray:
-        """A'Y as rows."""
-        self.passes += 1
-        A = self.A.T if isinstance(self, Operator) or self.dtype == np.float64 else self.A.T.astype(np.float64)
-        return np.ascontiguousarray((A @ Y.T).T, dtype=np.float64)
-
-    def sketched(self, S: SketchOperator, B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Slices of rows of (S A, S B'), in float64; together they are the whole sketch. One pass over A."""
-        self.passes += 1
-        yield self._sketch(S).astype(np.float64, copy=False), S @ B.T
-
-    def _sketch(self, S: SketchOperator) -> np.ndarray:
-        return S @ self.A
-
-    def row_blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Blocks of rows in float64, row-major. One pass over A."""
-        self.passes += 1
-        for i in range(0, self.shape[0], rows):
-            yield self._rows(i, min(i + rows, self.shape[0]))
-
-    def _rows(self, i0: int, i1: int) -> np.ndarray:
-        raise NotImplementedError
-
-    def column_norms(self) -> np.ndarray:
-        """Euclidean norms of the columns, safe from overflow. One pass over A."""
-        norms = np.zeros(self.shape[1])
-        for block in self.row_blocks(max(1, _SLICE // max(1, self.shape[1]))):
-            norms = np.hypot(norms, np.linalg.norm(block, axis=0))
-        return norms
-
-    def is_finite(self) -> bool:
-        raise NotImplementedError
+__all__ = ["Blocks", "Dense", "Operator", "Posed", "RowBlocks", "Sparse", "TallMatrix", "argument", "is_complex", "wrap"]
 
 
-class Dense(TallMatrix):
-    default_sketch = BlockSRHT()
-
-    @property
-    def by_columns(self) -> bool:
-        """Whether rows of A are scattered in memory."""
-        return self.A.strides[1] != self.A.itemsize
-
-    def _residual(self, X: np.ndarray, B: np.ndarray | None, R: np.ndarray, G: np.ndarray) -> np.ndarray:
-        return _cpu.residual(self.A, X, B, R, G)
-
-    def sketched(self, S: SketchOperator, B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        # Each row of A enters one output block of a BlockSRHT: the sketch can be made in slices at the cost of one pass.
-        # Not so for column-major A, whose columns are read whole.
-        if not isinstance(S.distribution, BlockSRHT) or self.by_columns:
-            yield from super().sketched(S, B)
-            return
-        self.passes += 1
-        (d, m), n = S.shape, self.shape[1]
-        SB = S @ B.T
-        starts = S.distribution._block_starts(d)
-        entries = max(_SMALLEST_SLICE, min(_SLICE, m * n // 100))
-        step = max(1, entries // (S.distribution.block * max(1, n)))
-        for k0 in range(0, len(starts) - 1, step):
-            k1 = min(k0 + step, len(starts) - 1)
-            out = np.zeros((starts[k1] - starts[k0], n), self.dtype)
-            _cpu.block_srht(d, m, S.distribution.block, S.seed, self.A, 0, k0, k1, out)
-            yield out.astype(np.float64, copy=False), SB[starts[k0] : starts[k1]]
-
-    def _rows(self, i0: int, i1: int) -> np.ndarray:
-        return np.ascontiguousarray(self.A[i0:i1], dtype=np.float64)
-
-    def is_finite(self) -> bool:
-        rows = max(1, _SLICE // max(1, self.shape[1]))
-        return all(bool(np.isfinite(self.A[i : i + rows]).all()) for i in range(0, self.shape[0], rows))
+def argument(A: Any) -> Any:
+    """A checked: array, CSR, operator or RowBlocks that can be read more than once."""
+    blocks = as_row_blocks(A)
+    if blocks is None:
+        return _check.matrix(A, "A", operators=True)
+    blocks.require_many_passes()
+    return blocks
 
 
-class Sparse(TallMatrix):
-    def _residual(self, X: np.ndarray, B: np.ndarray | None, R: np.ndarray, G: np.ndarray) -> np.ndarray:
-        return _cpu.residual_csr(self.A.data, self.A.indptr, self.A.indices, self.shape[1], X, B, R, G)
-
-    def _rows(self, i0: int, i1: int) -> np.ndarray:
-        return self.A[i0:i1].toarray().astype(np.float64, copy=False)
-
-    def is_finite(self) -> bool:
-        return bool(np.isfinite(self.A.data).all())
+def is_complex(A: Any) -> bool:
+    """Of a checked matrix or array; an operator without dtype is real."""
+    return np.dtype(getattr(A, "dtype", None)).kind == "c"
 
 
-class Operator(TallMatrix):
-    """Anything with matvec and rmatvec. Sketched through blocks of its columns: n products."""
+def wrap(A: Any, weights: np.ndarray | None = None) -> TallMatrix:
+    """The wrapper for a checked matrix, with weights for its rows."""
+    if not (isinstance(A, np.ndarray | RowBlocks) or sp.issparse(A)):
+        return ComplexOperator(A, weights) if is_complex(A) else Operator(A, weights)
+    if is_complex(A):
+        return Complex(A, weights)
+    if isinstance(A, RowBlocks):
+        return Blocks(A, weights)
+    return Sparse(A, weights) if sp.issparse(A) else Dense(A, weights)
 
-    def __init__(self, A: Any):
-        self.A = A
-        self.shape = (int(A.shape[0]), int(A.shape[1]))
-        self.dtype = np.dtype(np.float64) if getattr(A, "dtype", None) is None else _check.dtype_of(A.dtype, "A")
-        self.passes = 0
-        self._buffer = np.empty((0, self.shape[0]))
 
-    def _apply(self, block: str, single: str, X: np.ndarray) -> np.ndarray:
-        if hasattr(self.A, block):
-            Y = np.asarray(getattr(self.A, block)(X.T)).T
-        else:
-            Y = np.stack([np.asarray(getattr(self.A, single)(x)).ravel() for x in X])
-        return np.ascontiguousarray(Y, dtype=np.float64)
+class Posed:
+    """A least-squares problem in real numbers, and the way back: with complex A twice as large, with complex b alone with
+    two right-hand sides for one."""
 
-    def _residual(self, X: np.ndarray, B: np.ndarray | None, R: np.ndarray, G: np.ndarray) -> np.ndarray:
-        AX = self._apply("matmat", "matvec", X)
-        np.subtract(0.0 if B is None else B, AX, out=R)
-        G[:] = self._apply("rmatmat", "rmatvec", R)
-        return np.einsum("ij,ij->i", R, R)
+    def __init__(self, a: Any, b: np.ndarray, weights: np.ndarray | None):
+        m, n = a.shape
+        self.complex = is_complex(a) or is_complex(b)
+        self.size, self.b = n, b
+        self.dtype = real_dtype(np.result_type(_check.dtype_of(np.dtype(getattr(a, "dtype", None)), "A"), b.dtype))
+        wide = m < n
+        self.matrix = wrap(a, None if wide else weights)
+        if weights is not None and wide:
+            # Weights of equations matter only when these contradict each other; a weight of zero always drops one.
+            kept, roots = np.flatnonzero(weights) if weights.any() else np.arange(min(m, 1)), np.sqrt(weights)
+            b = b[kept] * roots[kept].reshape(-1, *[1] * (b.ndim - 1))
+            both = np.concatenate([kept, kept + m]) if self.matrix.copies == 2 else kept
+            self.matrix = RowScaled(self.matrix, both, np.tile(roots[kept], self.matrix.copies))
+        self.right_hand_sides = self._real(b, axis=0)
 
-    def _sketch(self, S: SketchOperator) -> np.ndarray:
-        n = self.shape[1]
-        out = np.empty((S.shape[0], n))
-        for j in range(0, n, _OPERATOR_COLUMNS):
-            count = min(_OPERATOR_COLUMNS, n - j)
-            out[:, j : j + count] = S @ self._apply("matmat", "matvec", np.eye(count, n, j)).T
+    def _real(self, v: np.ndarray, axis: int) -> np.ndarray:
+        """Real and imaginary parts below each other for complex A, side by side for real A."""
+        if not self.complex:
+            return v
+        if self.matrix.copies == 2:
+            return np.concatenate([v.real, v.imag], axis=axis)
+        v = v.reshape(len(v), -1)
+        return np.concatenate([v.real, v.imag], axis=1)
+
+    def guess(self, x0: np.ndarray | None) -> np.ndarray | None:
+        """Rows of the real problem."""
+        if x0 is None:
+            return None
+        x = self._real(x0, axis=0)
+        return np.ascontiguousarray(x.reshape(len(x), -1).T, dtype=np.float64)
+
+    def callback(self, callback: Callable[[Any], None] | None) -> Callable[[Any], None] | None:
+        if callback is None or not self.complex:
+            return callback
+
+        def translated(intermediate_result: SimpleNamespace) -> None:
+            entry = SimpleNamespace(**vars(intermediate_result))
+            entry.x, entry.backward_error = self._solution(entry.x), math.sqrt(2) * entry.backward_error
+            callback(intermediate_result=entry)  # type: ignore[call-arg]
+
+        return translated
+
+    def tol(self, tol: float | None) -> float | None:
+        # Relative to the Frobenius norm, which is sqrt(2) times A's; for complex b alone, as two errors add up.
+        return tol / math.sqrt(2) if tol is not None and self.complex else tol
+
+    def sketch_size(self, size: int | None) -> int | None:
+        return size if size is None else size * self.matrix.copies
+
+    def finish(self, result: LstsqResult) -> LstsqResult:
+        """The result in terms of the caller's problem."""
+        if not self.complex:
+            return result
+        out, copies = copy.copy(result), self.matrix.copies
+        for name in ("residual_norm", "_evidence", "s"):
+            out.__dict__.pop(name, None)
+        out.x = self._solution(result.x)
+
+        def evidence() -> Evidence:
+            if copies == 2:
+                backward, bound = math.sqrt(2) * np.asarray(result.backward_error), np.asarray(result.error_bound)
+            else:
+                sizes = np.linalg.norm(result.x, axis=0)
+                both = self._pairs(sizes)
+                backward = self._pairs(np.asarray(result.backward_error))
+                bound = self._pairs(np.asarray(result.error_bound) * sizes) / np.where(both > 0, both, 1)
+            rank = -(-result.rank // copies)
+            return Evidence(self._each(backward), self._each(bound), rank, result.cond, lambda: result.s[::copies])
+
+        norms = np.asarray(result.residual_norm)
+        out._residual_norm = self._each(norms if copies == 2 else self._pairs(norms))
+        out._make_evidence = evidence
+        out.history = [dict(entry, backward_error=math.sqrt(2) * entry["backward_error"]) for entry in result.history]
         return out
 
-    def column_norms(self) -> np.ndarray:
-        n = self.shape[1]
-        return np.concatenate(
-            [
-                np.linalg.norm(self._apply("matmat", "matvec", np.eye(min(_OPERATOR_COLUMNS, n - j), n, j)), axis=1)
-                for j in range(0, n, _OPERATOR_COLUMNS)
-            ]
-        )
+    def _each(self, values: np.ndarray) -> Any:
+        return float(values.ravel()[0]) if self.b.ndim == 1 else values
 
-    def is_finite(self) -> bool:
-        return True
+    @staticmethod
+    def _pairs(values: np.ndarray) -> np.ndarray:
+        half = len(values) // 2
+        return np.hypot(values[:half], values[half:])
 
-
-def wrap(A: Any) -> TallMatrix:
-    """The wrapper for a checked matrix."""
-    if isinstance(A, np.ndarray):
-        return Dense(A)
-    return Sparse(A) if sp.issparse(A) else Operator(A)
+    def _solution(self, x: np.ndarray) -> np.ndarray:
+        """A complex solution from a real one, whose variables run down; in the shape that goes with b."""
+        n = self.size
+        if self.matrix.copies == 2:
+            out = x[:n] + 1j * x[n:]
+        else:
+            half = x.shape[1] // 2
+            out = x[:, :half] + 1j * x[:, half:]
+        shape = (n, *self.b.shape[1:])
+        return out.reshape(shape).astype(np.result_type(self.dtype, np.complex64), copy=False)

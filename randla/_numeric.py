@@ -20,7 +20,8 @@ def norms(X: np.ndarray) -> np.ndarray:
     """Euclidean norms of the rows of X (or of its only dimension), with squares taken near one where they must be."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares = np.vecdot(X, X).real
-    if squares.size and squares.min() > 1e-280 and squares.max() < 1e280:
+    limit = float(np.finfo(squares.dtype).tiny) / float(np.finfo(squares.dtype).eps)
+    if squares.size and float(squares.min()) > limit and float(squares.max()) < 1 / limit:
         return np.sqrt(squares)
     X = np.abs(X)
     largest = X.max(axis=-1, initial=0.0)

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from ._numeric import SOLVE_TRANSPOSED, norms, triangular
-from .precondition import Factor
+from ._factor import Damped, Factor
+from ._numeric import norms
 
 _STEPS_PER_OCTAVE = 8
 
@@ -25,21 +25,21 @@ class Certificate:
     def __init__(self, factor: Factor, weights: np.ndarray):
         self.factor = factor
         self.weights = weights / weights.max(initial=1e-300) if len(weights) else weights
-        self.frobenius = float(norms(norms(factor.R.T) / self.weights)) if len(weights) else 0.0
-        self._cache: dict[int, np.ndarray] = {}
+        self.frobenius = float(norms(factor.column_norms() / self.weights)) if len(weights) else 0.0
+        self._cache: dict[int, Damped] = {}
 
-    def _root(self, phi: float) -> np.ndarray | None:
-        """Triangular T with T'T = R'R + phi^2 weights^2, or None where the second term is everything."""
+    def _damped(self, phi: float) -> Damped | None:
+        """g -> ||(A'A + phi^2 weights^2)^(-1/2) g||, or None where the second term is everything."""
         high, low = self.factor.extremes
-        if self.factor.V is None and phi * self.weights.max() < 0.05 * low:
-            return self.factor.R
+        if self.factor.regular and phi * self.weights.max() < 0.05 * low:
+            return self.factor.damped(None)
         if phi * self.weights.min() > 20 * high:
             return None
         step = round(math.log2(phi) * _STEPS_PER_OCTAVE)
         if step not in self._cache:
             while len(self._cache) > 1:
                 self._cache.pop(next(iter(self._cache)))
-            self._cache[step] = self.factor.regularized(2.0 ** (step / _STEPS_PER_OCTAVE) * self.weights)
+            self._cache[step] = self.factor.damped(2.0 ** (step / _STEPS_PER_OCTAVE) * self.weights)
         return self._cache[step]
 
     def x_norms(self, X: np.ndarray) -> np.ndarray:
@@ -53,10 +53,10 @@ class Certificate:
     def _backward_error(self, x_norm: float, residual_norm: float, gradient: np.ndarray) -> float:
         if residual_norm == 0 or self.frobenius == 0:
             return 0.0
-        root = self._root(residual_norm / x_norm) if x_norm > 0 else None
-        if root is None:
+        damped = self._damped(residual_norm / x_norm) if x_norm > 0 else None
+        if damped is None:
             return float(norms(gradient / self.weights)) / residual_norm / self.frobenius
-        return float(norms(triangular(SOLVE_TRANSPOSED, root, gradient[None, :]))[0]) / x_norm / self.frobenius
+        return damped(gradient) / x_norm / self.frobenius
 
     def backward_errors(self, X: np.ndarray, residual_norms: np.ndarray, G: np.ndarray) -> np.ndarray:
         """For every row of X; G holds the gradients D A'r."""

@@ -306,12 +306,28 @@ def _float(path: Path) -> tuple[Any, np.ndarray]:
     return A.astype(np.float64), np.asarray(y, np.float64)
 
 
+_KDD99_TEXT = (1, 2, 3)
+
+
 def _kdd99(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The 38 numeric columns; the target is -1 for normal traffic and +1 for an attack."""
     with gzip.open(path, "rt") as file:
         lines = file.readlines()
-    A = np.loadtxt(lines, delimiter=",", usecols=[c for c in range(41) if c not in (1, 2, 3)])
+    A = np.loadtxt(lines, delimiter=",", usecols=[c for c in range(41) if c not in _KDD99_TEXT])
     return A, np.array([-1.0 if line.rstrip().endswith(",normal.") else 1.0 for line in lines])
+
+
+def _kdd99_onehot(path: Path) -> tuple[scipy.sparse.csr_array, np.ndarray]:
+    """The numeric columns, then one column of zeros and ones for every value of protocol, service and flag, sorted."""
+    A, y = _kdd99(path)
+    parts = [scipy.sparse.csr_array(A)]
+    with gzip.open(path, "rt") as file:
+        text = np.loadtxt(file, delimiter=",", usecols=_KDD99_TEXT, dtype=str)
+    for column in text.T:
+        values, index = np.unique(column, return_inverse=True)
+        triple = (np.ones(len(y)), index.astype(np.int32), np.arange(len(y) + 1, dtype=np.int32))
+        parts.append(scipy.sparse.csr_array(triple, shape=(len(y), len(values))))
+    return scipy.sparse.csr_array(scipy.sparse.hstack(parts, format="csr")), y
 
 
 def _housing(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -341,6 +357,7 @@ REAL: dict[str, tuple[str, Callable[[Path], tuple[Any, Any]]]] = {
     "ijcnn1": ("ijcnn1.npz", _float),
     "illc1033": ("sparse/illc1033.mtx.gz", _matrix_market),
     "kdd99": ("kddcup.data_10_percent.gz", _kdd99),
+    "kdd99_onehot": ("kddcup.data_10_percent.gz", _kdd99_onehot),
     "mnist": ("mnist_t10k-images-idx3-ubyte.gz", _mnist),
     "mushrooms": ("mushrooms.npz", _float),
     "w8a": ("w8a.npz", _float),

@@ -1,7 +1,9 @@
 """Inner iterations on a well-conditioned operator M = N'A'A N, several right-hand sides at once.
 
-Arrays are (k, n): one row per right-hand side. `normal(Z)` returns M applied to every row. `progress(S, Y)` is told the
-residuals C - M Y after each iteration and answers which rows are finished; one iteration is one pass over A.
+Arrays are (k, n): one row per right-hand side. A right-hand side that is finished leaves the arrays that M is applied to, so
+that it costs nothing more. `normal(Z)` returns M applied to every row; `progress(live, S, Y)` is told after each iteration
+the residuals C - M Y of the right-hand sides numbered `live` and answers which of them are finished. One iteration is one
+pass over A.
 """
 
 from __future__ import annotations
@@ -10,103 +12,126 @@ from collections.abc import Callable
 
 import numpy as np
 
+MOST_DISTORTED = 0.9  # a fixed iteration for more takes hundreds of passes
+
 Normal = Callable[[np.ndarray], np.ndarray]
-Progress = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Progress = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b)
 
 
-def conjugate_gradients(normal: Normal, C: np.ndarray, progress: Progress, maxiter: int) -> tuple[np.ndarray, int]:
-    """Solve M Y = C from Y = 0 (Hestenes, Stiefel 1952). Rows that are finished or cannot improve are frozen."""
-    Y, S, P = np.zeros_like(C), C.copy(), C.copy()
-    rho = _dots(S, S)
-    active = rho > 0
+def keep(mask: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The rows of every array where the mask is true; the arrays themselves where it is true everywhere."""
+    return arrays if mask.all() else tuple(a[mask] for a in arrays)
+
+
+def conjugate_gradients(normal: Normal, C: np.ndarray, progress: Progress, maxiter: int) -> np.ndarray:
+    """Solve M Y = C from Y = 0 (Hestenes, Stiefel 1952). A row that cannot improve is finished too."""
+    solution = np.zeros_like(C)
+    rho = dots(C, C)
+    live, S, rho = keep(rho > 0, np.arange(len(C)), C.copy(), rho)
+    Y, P = np.zeros_like(S), S.copy()
     iterations = 0
-    while active.any() and iterations < maxiter:
+    while len(live) and iterations < maxiter:
         MP = normal(P)
-        curvature = _dots(P, MP)
-        active &= curvature > 0  # also false for NaN
-        alpha = np.where(active, rho / np.where(curvature > 0, curvature, 1), 0)[:, None]
-        Y += alpha * P
-        S -= alpha * MP
+        curvature = dots(P, MP)
+        able = curvature > 0  # also false for NaN
+        solution[live[~able]] = Y[~able]
+        live, S, Y, P, MP, rho, curvature = keep(able, live, S, Y, P, MP, rho, curvature)
+        alpha = (rho / curvature)[:, None]
+        Y = Y + alpha * P
+        S = S - alpha * MP
         iterations += 1
-        active &= ~progress(S, Y)
-        new = _dots(S, S)
-        beta = np.where(active, new / np.where(rho > 0, rho, 1), 0)[:, None]
-        P = np.where(active[:, None], S + beta * P, 0)
-        rho = new
-        active &= rho > 0
-    return Y, iterations
+        finished = progress(live, S, Y) if len(live) else np.zeros(0, dtype=bool)
+        new = dots(S, S)
+        finished |= ~(new > 0)
+        solution[live] = Y
+        beta = (new / rho)[:, None]
+        P = S + beta * P
+        live, S, Y, P, rho = keep(~finished, live, S, Y, P, new)
+    return solution
 
 
-def heavy_ball(normal: Normal, C: np.ndarray, progress: Progress, maxiter: int, distortion: float) -> tuple[np.ndarray, int]:
+def heavy_ball(normal: Normal, C: np.ndarray, progress: Progress, maxiter: int, distortion: float) -> tuple[np.ndarray, bool]:
     """Solve M Y = C by iteration with fixed damping and momentum from the sketch's distortion sqrt(n / d).
 
     Optimal when the spectrum of M fills [(1 + distortion)^-2, (1 - distortion)^-2] (Epperly, Meier, Nakatsukasa 2024).
-    A row whose residual grows, as happens when the sketch was worse than assumed, is frozen at its best iterate.
+    A row whose residual grows, as happens when the sketch was worse than assumed, ends at its best iterate, which may be
+    zero. Also returns whether one did.
     """
-    momentum = distortion**2
-    damping = (1 - momentum) ** 2
-    previous, Y = C * 0, C.copy()
-    S = C - normal(Y)
-    best, best_Y = _dots(S, S), Y.copy()
-    active = (best > 0) & ~progress(S, Y)
-    iterations = 1
-    while active.any() and iterations < maxiter:
-        step = np.where(active[:, None], damping * S + momentum * (Y - previous), 0)
-        previous, Y = Y, Y + step
+    damping, momentum = damping_and_momentum(distortion)
+    solution, live = np.zeros_like(C), np.arange(len(C))
+    previous, Y, best = np.zeros_like(C), damping * C, dots(C, C)
+    iterations, diverged = 0, False
+    while len(live) and iterations < maxiter:
         S = C - normal(Y)
         iterations += 1
-        size = _dots(S, S)
+        size = dots(S, S)
         better = size < best
-        best, best_Y = np.where(better, size, best), np.where(better[:, None], Y, best_Y)
-        active &= (size <= 100 * best) & ~progress(S, Y)
-    return best_Y, iterations
+        best = np.where(better, size, best)
+        solution[live[better]] = Y[better]
+        growing = ~(size <= 100 * best)
+        diverged |= bool(growing.any())
+        finished = progress(live, S, Y) | growing | (best == 0)
+        previous, Y = Y, Y + damping * S + momentum * (Y - previous)
+        live, C, previous, Y, best = keep(~finished, live, C, previous, Y, best)
+    return solution, diverged
+
+
+def damping_and_momentum(distortion: float) -> tuple[float, float]:
+    return (1 - distortion**2) ** 2, distortion**2
+
+
+def widened(distortion: float) -> float:
+    """The distortion to assume after a fixed iteration grew; the same where no larger one is of use."""
+    return distortion if distortion > MOST_DISTORTED else (1 + distortion) / 2
 
 
 def lsqr(
     residual: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
     R0: np.ndarray,
     G0: np.ndarray,
-    progress: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    sizes: np.ndarray,
+    progress: Progress,
     maxiter: int,
-) -> tuple[np.ndarray, int]:
+) -> np.ndarray:
     """LSQR (Paige, Saunders 1982) for min ||A N y - r||, one pass over A per iteration.
 
-    `residual(B, Y)` returns (B - A N Y, N'A'(B - A N Y), squared norms of the rows); R0 = r is
+    `residual(B, Y)` returns (B - A N Y, N'A'(B - A N Y), squared norms of the rows); R0 = r, of norms `sizes`, is
     overwritten, G0 = N'A'r.
-    `progress(estimate of ||N'A'(r - A N y)||, y)` answers which rows are finished.
+    `progress(live, estimate of ||N'A'(r - A N y)||, y)` answers which rows are finished.
     The step u <- A v - alpha u followed by A'u is one fused pass with right-hand side alpha u.
     """
-    beta = np.sqrt(_dots(R0, R0))
-    safe = np.where(beta > 0, beta, 1)
-    R0 /= safe[:, None]
-    U, V = R0, G0 / safe[:, None]
-    alpha = np.sqrt(_dots(V, V))
-    V /= np.where(alpha > 0, alpha, 1)[:, None]
+    solution = np.zeros_like(G0)
+    live, U, V, beta = keep(sizes > 0, np.arange(len(G0)), R0, G0, sizes)
+    U /= beta[:, None]
+    V = V / beta[:, None]
+    alpha = np.sqrt(dots(V, V))
+    live, U, V, alpha, beta = keep(alpha > 0, live, U, V, alpha, beta)
+    V = V / alpha[:, None]
     W, Y = V.copy(), np.zeros_like(V)
-    phi_bar, rho_bar = beta.copy(), alpha.copy()
-    active = (alpha > 0) & (beta > 0)
+    phi_bar, rho_bar = beta, alpha
     iterations = 0
-    while active.any() and iterations < maxiter:
+    while len(live) and iterations < maxiter:
         U *= alpha[:, None]
         negative_u, negative_g, square = residual(U, V)
         beta = np.sqrt(square)
         scale = np.where(beta > 0, beta, 1)
         np.divide(negative_u, -scale[:, None], out=U)
-        V_new = -negative_g / scale[:, None] - beta[:, None] * V
-        alpha = np.sqrt(_dots(V_new, V_new))
-        V = V_new / np.where(alpha > 0, alpha, 1)[:, None]
+        V = -negative_g / scale[:, None] - beta[:, None] * V
+        alpha = np.sqrt(dots(V, V))
+        V /= np.where(alpha > 0, alpha, 1)[:, None]
         rho = np.hypot(rho_bar, beta)
         rho = np.where(rho > 0, rho, 1)
         c, s = rho_bar / rho, beta / rho
         theta, rho_bar = s * alpha, -c * alpha
         phi, phi_bar = c * phi_bar, s * phi_bar
-        Y += np.where(active, phi / rho, 0)[:, None] * W
+        Y = Y + (phi / rho)[:, None] * W
         W = V - (theta / rho)[:, None] * W
         iterations += 1
-        active &= ~progress(np.abs(phi_bar * alpha * c), Y)
-        active &= (alpha > 0) & (beta > 0)
-    return Y, iterations
+        solution[live] = Y
+        going = ~progress(live, np.abs(phi_bar * alpha * c), Y) & (alpha > 0) & (beta > 0)
+        live, U, V, W, Y, alpha, rho_bar, phi_bar = keep(going, live, U, V, W, Y, alpha, rho_bar, phi_bar)
+    return solution

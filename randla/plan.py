@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._matrix import Dense, Operator, Sparse, TallMatrix
+from ._matrix import TallMatrix
 
 READ = 34e9  # bytes per second, all cores
 GEMM, GEMM_HALF = 100e9, 60  # float64 flops per second; columns at which half of it is reached
@@ -29,16 +29,25 @@ def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bo
     m, n = a.shape
     if not isinstance(a, np.ndarray):
         return "spir"
-    if a.dtype.kind == "c" or b.dtype.kind == "c" or m == 0 or n == 0:
+    if m == 0 or n == 0:
         return "direct"
     if sketched or not allow_copy:
         return "spir"
-    if m < n:
+    wide = m < n
+    if wide:
         m, n = n, m
     if m < 4 * n or m * n * n < 4e6:
         return "direct"
     k = b.size // len(b)
-    costs = {"direct": direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, k, a.itemsize)}
+    if a.dtype.kind == "c":
+        # LAPACK does four times the operations; the iterative methods solve a real problem of twice the size.
+        costs = {"direct": 4 * direct_seconds(m, n, k, a.itemsize // 2), **iterative_seconds(m, n, k, a.itemsize // 2, 2)}
+    elif b.dtype.kind == "c":
+        costs = {"direct": 4 * direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, 2 * k, a.itemsize)}
+    else:
+        costs = {"direct": direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, k, a.itemsize)}
+    if wide:
+        del costs["cholqr"]  # its constants are those of tall problems
     return min(costs, key=lambda name: costs[name])
 
 
@@ -47,8 +56,10 @@ def direct_seconds(m: int, n: int, k: int, itemsize: int) -> float:
     return (2 * m * n * n + 4 * m * n * k) / (rate * 8 / itemsize) + 3 * m * n * itemsize / READ + 2e-5
 
 
-def iterative_seconds(m: int, n: int, k: int, itemsize: int) -> dict[str, float]:
-    one_pass = pass_seconds(m * n * itemsize, n, k)
+def iterative_seconds(m: int, n: int, k: int, itemsize: int, parts: int = 1) -> dict[str, float]:
+    """parts: real numbers in an entry of A."""
+    one_pass = pass_seconds(parts * m * n * itemsize, parts * n, parts * k)
+    m, n = parts * m, parts * n
     dtype = "float32" if itemsize == 4 else "float64"
     d = best_rows(m, n, one_pass, NATS[dtype])
     spir = _spir_seconds(n, d, one_pass, NATS[dtype])
@@ -84,16 +95,20 @@ def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
         return 1
     if method == "cholqr":
         d = 6 * n + 64
+    elif method == "linf":
+        d = 12 * n  # a dense sketch costs 2 d m n operations
     else:
         nats = NATS["float64" if eps < 1e-10 else "float32"]
-        if isinstance(matrix, Operator):
+        if matrix.by_products:
             d = 12 * n
         else:
-            size = (
-                matrix.A.nnz * (matrix.dtype.itemsize + 4) * 2 if isinstance(matrix, Sparse) else m * n * matrix.dtype.itemsize
-            )
-            d = best_rows(m, n, pass_seconds(size, n, k), nats)
-        if isinstance(matrix, Dense) and matrix.by_columns:
-            # This sketch is held whole: at most 4 % of A, where that is a good number of rows.
-            d = min(d, max(m // 26, 6 * n))
+            one_pass = pass_seconds(matrix.bytes_per_pass, n, matrix.copies * k)
+            d = best_rows(m, n, one_pass, nats)
+            if method == "sketch":
+                # What the sketch alone is to solve is worth as much time again as making it.
+                d = max(12 * n, round(SKETCH_PASSES * one_pass * SYRK / n**2))
+        if matrix.holds_sketch:
+            # At most 4 % of A and 512 MB, where that is a good number of rows.
+            limit = min(m // (26 * matrix.copies), (1 << 26) // n)
+            d = min(d, max(limit, (12 if method == "sketch" else 6) * n))
     return max(n + 8, min(d, max(m, n + 8)))

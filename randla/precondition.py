@@ -1,14 +1,9 @@
-"""Right preconditioners from a sketch: N = D R^-1 (or D V / sigma) such that A N has singular values near one.
-
-All products go to scipy's BLAS, none to numpy's: the idle threads of one take the processors from the other.
-"""
+"""From a sketch of A to its factor, the rank decision included, and the preconditioner that other codes can use."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,17 +12,11 @@ from scipy.linalg import blas, lapack
 from scipy.sparse.linalg import LinearOperator
 
 from . import _check
-from ._matrix import TallMatrix, wrap
-from ._numeric import (
-    MULTIPLY,
-    MULTIPLY_TRANSPOSED,
-    SOLVE,
-    SOLVE_TRANSPOSED,
-    norms,
-    powers_of_two,
-    triangular,
-)
-from .sketch import Distribution
+from ._factor import Factor, TriangularFactor, TruncatedFactor
+from ._matrix import TallMatrix, argument, is_complex, wrap
+from ._numeric import SOLVE, norms, powers_of_two, triangular
+from ._ridge import SMALLEST_N, ridge_factor
+from .sketch import SRTT, Distribution, Gaussian, Rademacher
 
 Powers = Callable[[np.ndarray], np.ndarray]
 Slices = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
@@ -37,133 +26,6 @@ Slices = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 GRAM_COND_LIMIT = 1e7
 
 _EPS = float(np.finfo(np.float64).eps)
-_CLEARLY = 1.2  # covers the error of the estimated condition number
-
-_BLOCK = 1 << 19  # entries of A N at a time: 4 MB
-
-
-@dataclasses.dataclass
-class Factor:
-    """S A D = Q R for a diagonal D of powers of two, with the rank decision made on R.
-
-    Everything here belongs to the scaled matrix A D; whoever holds A multiplies by `scale`. Right-hand sides are rows:
-    with N = R^-1 (or V / sigma), `apply` maps (k, rank) to (k, n), `adjoint` (k, n) to (k, rank).
-    """
-
-    R: np.ndarray  # (n, n) upper triangular, Fortran order
-    scale: np.ndarray  # diagonal of D
-    start: np.ndarray  # (k, n): the sketched least-squares solution
-    cond_one: float  # estimated condition number of R in the 1-norm
-    gram: np.ndarray | None = None  # R'R where it was formed (upper triangle)
-    V: np.ndarray | None = None  # right singular vectors of R, (n, n); set when R is too ill-conditioned to be solved with
-    sigma: np.ndarray | None = None
-    rank: int = 0
-    exact: bool = False  # R is A's own factor, not the sketch's
-
-    def apply(self, Z: np.ndarray) -> np.ndarray:
-        """Rows of N Z."""
-        if self.V is not None and self.sigma is not None:
-            return (Z / self.sigma[: self.rank]) @ self.V[:, : self.rank].T
-        return triangular(SOLVE, self.R, Z)
-
-    def adjoint(self, G: np.ndarray) -> np.ndarray:
-        """Rows of N' G."""
-        if self.V is not None and self.sigma is not None:
-            return G @ self.V[:, : self.rank] / self.sigma[: self.rank]
-        return triangular(SOLVE_TRANSPOSED, self.R, G)
-
-    def gradient(self, Z: np.ndarray) -> np.ndarray:
-        """Rows G in the row space with N'G = Z."""
-        if self.V is not None and self.sigma is not None:
-            return (Z * self.sigma[: self.rank]) @ self.V[:, : self.rank].T
-        return triangular(MULTIPLY_TRANSPOSED, self.R, Z)
-
-    def project(self, G: np.ndarray) -> np.ndarray:
-        """The part of rows G that lies in the kept directions."""
-        if self.V is None:
-            return G
-        V = self.V[:, : self.rank]
-        return (G @ V) @ V.T
-
-    @cached_property
-    def extremes(self) -> tuple[float, float]:
-        """Largest and smallest kept singular value of R, to about ten percent (power and inverse iteration)."""
-        n = len(self.R)
-        if n == 0:
-            return 0.0, 0.0
-        if self.sigma is not None:
-            return float(self.sigma[0]), float(self.sigma[max(self.rank - 1, 0)])
-        rng = np.random.default_rng(n)
-        big, small = rng.standard_normal((1, n)), rng.standard_normal((1, n))
-        high = low = 0.0
-        for _ in range(8):
-            big /= np.linalg.norm(big)
-            big = triangular(MULTIPLY, self.R, big)
-            high = float(np.linalg.norm(big))
-            big = triangular(MULTIPLY_TRANSPOSED, self.R, big)
-            small /= np.linalg.norm(small)
-            small = triangular(SOLVE_TRANSPOSED, self.R, small)
-            low = 1 / float(np.linalg.norm(small))
-            small = triangular(SOLVE, self.R, small)
-        return high, low
-
-    @property
-    def cond(self) -> float:
-        high, low = self.extremes
-        return high / low if low > 0 else 1.0 if high == 0 else np.inf
-
-    def improve(self, matrix: TallMatrix, ridge: float) -> None:
-        """Replace the sketched R by the R of A itself: Cholesky of the Gram matrix of A N (Fan, Guo, Lin 2021).
-
-        A N is made in blocks of rows that stay in the cache and is never stored. One pass over A.
-        """
-        r, n = self.rank, len(self.R)
-        if r == 0:
-            return
-        DN = np.asfortranarray(self.scale[:, None] * self.apply(np.eye(r)).T)
-        rows = max(256, _BLOCK // max(1, n))
-        gram = np.zeros((r, r), order="F")
-        if ridge:
-            gram = blas.dsyrk(ridge, DN, trans=1)
-        for block in matrix.row_blocks(rows):
-            if self.V is None:
-                AN = blas.dtrmm(1.0, DN, block.T.copy(order="F"), trans_a=1, overwrite_b=1)
-            else:
-                AN = blas.dgemm(1.0, DN, block.T, trans_a=1)
-            gram = blas.dsyrk(1.0, AN, beta=1.0, c=gram, overwrite_c=1)
-        R, info = lapack.dpotrf(gram, lower=0)
-        if info != 0:
-            return  # A N is far from orthonormal: the sketched factor remains the better one
-        if self.V is None:
-            self.R, self.gram = blas.dtrmm(1.0, R, self.R), None
-        elif self.sigma is not None:
-            _, self.sigma[:r], Vh = np.linalg.svd(np.triu(R) @ (self.sigma[:r, None] * self.V[:, :r].T), full_matrices=False)
-            self.V[:, :r] = Vh.T
-        self.exact = True
-
-    def singular_values(self) -> np.ndarray:
-        """Of the sketch of A, without the column scaling."""
-        unit = float(self.scale.max(initial=0.0)) or 1.0
-        return scipy.linalg.svdvals(self.R / (self.scale / unit)) / unit
-
-    def null_space(self) -> np.ndarray | None:
-        """Orthonormal basis (n, n - rank) of the directions of A that were cut off, None at full rank."""
-        if self.V is None or self.rank == len(self.R):
-            return None
-        return scipy.linalg.qr(self.V[:, self.rank :] * (self.scale / self.scale.max())[:, None], mode="economic")[0]
-
-    def regularized(self, shift: np.ndarray) -> np.ndarray:
-        """Upper triangular T with T'T = R'R + diag(shift)^2."""
-        if self.gram is not None:
-            shifted = self.gram.copy(order="F")
-            shifted[np.diag_indices_from(shifted)] += shift**2
-            T, info = lapack.dpotrf(shifted, lower=0, overwrite_a=1)
-            if info == 0:
-                return T
-        n = len(self.R)
-        added = np.asfortranarray(np.diag(shift))
-        T = lapack.dtpqrt(n, min(32, n), self.R.copy(order="F"), added, overwrite_a=1, overwrite_b=1)[0]
-        return np.asfortranarray(np.triu(T))
 
 
 def _one_power_of_two(size: np.ndarray) -> np.ndarray:
@@ -186,7 +48,7 @@ def _triangular_condition(R: np.ndarray) -> float:
     return 1 / rcond if rcond > 0 else np.inf
 
 
-def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Factor | None:
+def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> TriangularFactor | None:
     """Cholesky factor of the sketched Gram matrix; None where the condition number makes it unreliable."""
     scale, gram, moments = np.ones(n), np.zeros((n, n), order="F"), np.zeros((n, k), order="F")
     for index, (SA, SB) in enumerate(slices()):
@@ -213,18 +75,17 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fa
     R, info = lapack.dpotrf(gram, lower=0)
     if info != 0:
         return None
-    cond_one = _triangular_condition(R)
-    if not cond_one <= GRAM_COND_LIMIT * np.sqrt(n):
+    if not _triangular_condition(R) <= GRAM_COND_LIMIT * np.sqrt(n):
         return None
-    factor = Factor(R, scale, np.zeros((k, n)), cond_one, gram=gram, rank=n)
+    factor = TriangularFactor(R, scale, np.zeros((k, n)), gram)
     if factor.cond > GRAM_COND_LIMIT:
         return None
     factor.start = factor.apply(factor.adjoint(moments.T))
     return factor
 
 
-def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Factor:
-    """R of a QR factorization of the sketch, slice by slice (Golub, Plemmons, Sameh 1988)."""
+def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> TriangularFactor:
+    """R of a QR factorization of the sketch, slice by slice (Golub, Plemmons, Sameh 1988); `start` holds Q'S b."""
     scale = np.ones(n)
     R = np.zeros((0, n + k))
     for index, (SA, SB) in enumerate(slices()):
@@ -244,24 +105,25 @@ def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Fact
     R, target = np.asfortranarray(whole[:n, :n]), whole[:n, n:]
     extra = powers(norms(R.T))
     R *= extra
-    return Factor(R, scale * extra, target.T.copy(), _triangular_condition(R), rank=n)
+    return TriangularFactor(R, scale * extra, target.T.copy())
 
 
-def _decide_rank(factor: Factor, rcond: float) -> None:
-    """Keep solving with R where it is safely regular; otherwise go to singular values and cut at rcond.
+def _decide_rank(factor: TriangularFactor, rcond: float) -> TriangularFactor:
+    """The factor itself where it is safely regular; otherwise one with the singular values below rcond cut off.
 
-    `factor.start` holds Q'S b on entry and the sketched solution on return.
+    `start` holds Q'S b on entry and the sketched solution on return.
     """
-    n, target = len(factor.R), factor.start
-    if n == 0:
-        return
-    if factor.cond_one < 0.1 / _EPS and factor.cond * _CLEARLY < 1 / rcond:
+    target = factor.start
+    if len(factor.R) == 0:
+        return factor
+    if _triangular_condition(factor.R) < 0.1 / _EPS and factor.certainly_above(rcond):
         factor.start = triangular(SOLVE, factor.R, target)
-        return
-    U, factor.sigma, Vh = scipy.linalg.svd(factor.R)
-    factor.V = np.ascontiguousarray(Vh.T)
-    factor.rank = int(np.count_nonzero(factor.sigma > rcond * factor.sigma[0]))
-    factor.start = factor.apply(target @ U[:, : factor.rank])
+        return factor
+    U, sigma, Vh = scipy.linalg.svd(factor.R)
+    rank = int(np.count_nonzero(sigma > rcond * sigma[0]))
+    cut = TruncatedFactor(factor.R, factor.scale, target, sigma, np.ascontiguousarray(Vh.T), rank)
+    cut.start = cut.apply(target @ U[:, :rank])
+    return cut
 
 
 def sketched_factor(
@@ -273,30 +135,38 @@ def sketched_factor(
     *,
     ridge: float,
     rcond: float,
+    asked: int | None = None,
     scale_columns: bool = True,
+    small: bool = True,
 ) -> Factor:
     """Factor of the sketch of [A; sqrt(ridge) I], with the (scaled) sketched solution for every row of B.
 
-    Without `scale_columns` all columns get the same power of two.
+    `asked` is the number of rows that the caller wants, d what is taken otherwise. With a ridge and `small`, far fewer rows
+    than columns are tried first. Without `scale_columns` all columns get the same power of two.
     """
-    n, k = matrix.shape[1], len(B)
-    S = distribution.sample(d, matrix.shape[0], rng=seed)
+    (m, n), k = matrix.shape, len(B)
 
-    def slices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for SA, SB in matrix.sketched(S, B):
+    def slices(d: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for SA, SB in matrix.sketched(distribution.sample(d, m, rng=seed), B):
             # NaN and infinities of A always reach its sketch, so looking there saves a pass.
             if not (np.isfinite(SA.max(initial=0.0)) and np.isfinite(SA.min(initial=0.0))):
                 needed = "small enough to be added up; its sketch overflowed" if matrix.is_finite() else "finite"
                 raise ValueError(f"A must be {needed}; got NaN or infinite entries")
             yield SA, SB
 
+    # The sketch of an operator takes n products however few its rows are.
+    tried = small and n >= SMALLEST_N and not matrix.by_products if asked is None else asked < n
+    if ridge > 0 and tried and (found := ridge_factor(slices, n, ridge, rcond, asked)) is not None:
+        return found
+    d = d if asked is None or asked < n else asked
     powers = powers_of_two if scale_columns else _one_power_of_two
-    factor = _by_gram(slices, n, k, ridge, powers) if d > n else None
-    if factor is not None and factor.cond * _CLEARLY >= 1 / rcond:
-        factor = None  # the rank is in question
-    if factor is None:
-        factor = _by_qr(slices, n, k, ridge, powers)
-        _decide_rank(factor, rcond)
+    factor = _by_gram(lambda: slices(d), n, k, ridge, powers) if d > n else None
+    if factor is None or not factor.certainly_above(rcond):
+        factor = _decide_rank(_by_qr(lambda: slices(d), n, k, ridge, powers), rcond)
+    dimension = float(factor.rank)
+    if ridge > 0:  # effective dimension, as ridge N N' is what the ridge takes of the identity
+        dimension -= ridge * float(norms(factor.scale * factor.row_norms()) ** 2)
+    factor.rows, factor.distortion = d, min(max(1.15 * (dimension / max(d, 1)) ** 0.5, 0.05), 0.95)
     return factor
 
 
@@ -308,7 +178,7 @@ class Preconditioner(LinearOperator):
     """
 
     def __init__(self, factor: Factor, seed: int):
-        n = len(factor.R)
+        n = len(factor.scale)
         super().__init__(np.dtype(np.float64), (n, n))
         self._factor = factor
         self.rank, self.cond_estimate, self.seed = factor.rank, factor.cond, seed
@@ -336,15 +206,18 @@ def sketch_preconditioner(
     """Right preconditioner R^-1 from a sketch of A: cond(A R^-1) is about (1 + e) / (1 - e), e = sqrt(n / sketch_size).
 
     The piece to embed in other Krylov codes: solve with A R^-1, then multiply the solution by R^-1. With a ridge,
-    [A; sqrt(ridge) I] R^-1 is well conditioned.
+    [A; sqrt(ridge) I] R^-1 is well conditioned; where the ridge leaves few effective dimensions, R^-1 is symmetric and held
+    in far fewer than n^2 numbers.
 
     Parameters
     ----------
-    A : array, CSR/CSC or LinearOperator, (m, n), m >= n
-        Real. Read once.
+    A : array, CSR/CSC, LinearOperator or RowBlocks, (m, n), m >= n
+        Real. Read once; with a ridge, once for each size of sketch that was tried.
     ridge : float
     sketch : Distribution, default BlockSRHT() for dense and SparseStack() for other A
-    sketch_size : int, default 8 n
+    sketch_size : int
+        Rows of the sketch, at least n, or at least 1 with a ridge; default 8 n, and with a ridge 8 rows or more per effective
+        dimension where those are less than n / 2.
     rng : as in SPEC 7
 
     Raises
@@ -352,19 +225,19 @@ def sketch_preconditioner(
     TypeError, ValueError
         For unsuitable arguments; ValueError for NaN or infinite entries.
     """
-    a = _check.matrix(A, "A", operators=True)
-    matrix = wrap(a)
-    m, n = matrix.shape
-    if matrix.dtype.kind == "c":
-        raise TypeError(f"A must be real; got {matrix.dtype}")
+    a = argument(A)
+    m, n = a.shape
+    if is_complex(a):
+        raise TypeError(f"A must be real; got {a.dtype}")
     if m < n:
-        raise ValueError(f"A must have at least as many rows as columns; got shape {matrix.shape}")
+        raise ValueError(f"A must have at least as many rows as columns; got shape {(m, n)}")
+    matrix = wrap(a)
     ridge = _check.real(ridge, "ridge")
     chosen = distribution(sketch, matrix)
-    d = 8 * n + 8 if sketch_size is None else _check.integer(sketch_size, "sketch_size", max(n, 1))
+    asked = None if sketch_size is None else _check.integer(sketch_size, "sketch_size", 1 if ridge else max(n, 1))
     seed = _check.seed(rng)
-    rcond = rank_cut(float(np.finfo(matrix.dtype).eps), m, d)
-    factor = sketched_factor(matrix, np.zeros((0, m)), chosen, max(d, 1), seed, ridge=ridge, rcond=rcond)
+    rcond = rank_cut(float(np.finfo(matrix.dtype).eps), m, asked or 8 * n + 8)
+    factor = sketched_factor(matrix, np.zeros((0, m)), chosen, 8 * n + 8, seed, ridge=ridge, rcond=rcond, asked=asked)
     return Preconditioner(factor, seed)
 
 
@@ -375,3 +248,8 @@ def distribution(sketch: Any, matrix: TallMatrix) -> Distribution:
     if not isinstance(sketch, Distribution):
         raise TypeError(f"sketch must be a Distribution such as SparseStack(); got {sketch!r}")
     return sketch
+
+
+def is_dense(sketch: Any) -> bool:
+    """Whether every entry of the sketch is random: a bound of single entries of x needs that."""
+    return isinstance(sketch, Gaussian | Rademacher | SRTT)

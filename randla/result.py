@@ -20,7 +20,12 @@ class Status(enum.Enum):
 
     CONVERGED = "The backward error is as small as requested, by default that of a direct solver."
     DIRECT = "Solved by LAPACK."
-    SKETCHED_ACCURACY = "Solved to forward stability by a Krylov method; the backward error is as stated."
+    SKETCHED_ACCURACY = (
+        "Solved to forward stability, the error of x being that of a direct solver; the backward error is as stated."
+    )
+    SKETCH_AND_SOLVE = (
+        "Solved the sketched problem only, as asked: an answer of low accuracy, with a residual near the smallest."
+    )
     RANK_DEFICIENT = "A is numerically rank deficient: the minimum-norm solution of the truncated problem is returned."
     STAGNATED = "Progress stopped before the requested backward error was reached; the best iterate is returned."
     ITERATION_LIMIT = "The iteration limit was reached before the requested backward error; the best iterate is returned."
@@ -28,7 +33,13 @@ class Status(enum.Enum):
 
     @property
     def success(self) -> bool:
-        return self in (Status.CONVERGED, Status.DIRECT, Status.SKETCHED_ACCURACY, Status.RANK_DEFICIENT)
+        return self in (
+            Status.CONVERGED,
+            Status.DIRECT,
+            Status.SKETCHED_ACCURACY,
+            Status.SKETCH_AND_SOLVE,
+            Status.RANK_DEFICIENT,
+        )
 
 
 def as_solution(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -70,6 +81,9 @@ class LstsqResult:
         Walden 1997, as estimated from the sketch; with ridge, of the augmented problem).
     error_bound : float or ndarray (k,)
         Estimate of the relative forward error ||x - x*|| / ||x||.
+    linf_bound : float, ndarray (k,) or None
+        For method "linf": max |x - x*| over the entries is at most this, but for a probability of 1e-6 per right-hand side;
+        inf at deficient rank.
     rank : int
         Numerical rank; below n the solution is the minimum-norm one of the truncated problem.
     cond : float
@@ -103,12 +117,13 @@ class LstsqResult:
         passes: int = 0,
         history: list[dict[str, Any]] | None = None,
         notes: str = "",
+        linf_bound: Any = None,
     ):
         self.x, self._residual_norm = x, residual_norm
         self.method, self.seed, self.status = method, seed, status
         self.iterations, self.passes = iterations, passes
         self.history = [] if history is None else history
-        self.notes = notes
+        self.notes, self.linf_bound = notes, linf_bound
         self._make_evidence = evidence
 
     @cached_property

@@ -3,12 +3,13 @@ import os
 import numpy as np
 import problems
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import randla
 
 FAMILIES = {
     "gaussian": randla.Gaussian(),
+    "rademacher": randla.Rademacher(),
     "stack": randla.SparseStack(),
     "stack3": randla.SparseStack(nnz=3),
     "sign": randla.SparseSign(),
@@ -18,9 +19,24 @@ FAMILIES = {
     "srht16": randla.BlockSRHT(block=16),
     "srht32": randla.BlockSRHT(block=32),
     "srht128": randla.BlockSRHT(block=128),
+    "less": randla.LessUniform(),
+    "less5": randla.LessUniform(nnz=5),
+    "rows": randla.RowSample(),
+    "srtt": randla.SRTT(),
+    "srtt1": randla.SRTT(rounds=1),
+    "dct": randla.SRTT("dct"),
+    "dct3": randla.SRTT("dct", rounds=3),
 }
 # One configuration of each kernel, for the tests that vary everything else.
-DEFAULTS = ("gaussian", "stack", "sign", "count", "srht")
+DEFAULTS = ("gaussian", "rademacher", "stack", "sign", "count", "srht", "less", "rows", "srtt", "dct")
+# No entry of S is zero.
+DENSE = ("gaussian", "rademacher")
+# Defined up to rounding.
+COSINE = ("dct", "dct3")
+
+
+# Looking for the libraries takes longer than many a test.
+LIBRARIES = ThreadpoolController()
 
 
 @pytest.fixture(params=FAMILIES)
@@ -45,8 +61,8 @@ def order(request):
 
 @pytest.fixture
 def one_blas_thread():
-    """Bits of a Gaussian product depend on the threads of BLAS, and small products only contend for them."""
-    with threadpool_limits(1, user_api="blas"):
+    """Threads of BLAS only contend for processors in the small products of the twins."""
+    with LIBRARIES.limit(limits=1, user_api="blas"):
         yield
 
 

@@ -6,8 +6,9 @@ hold can be checked where 64-bit indices matter.
 
 import numpy as np
 
-STREAM_GAUSSIAN, STREAM_STACK, STREAM_SIGN = 1, 3, 4
+STREAM_GAUSSIAN, STREAM_RADEMACHER, STREAM_STACK, STREAM_SIGN = 1, 2, 3, 4
 STREAM_SLAB, STREAM_GROUP, STREAM_WINDOW = 5, 6, 7
+STREAM_TRANSFORM_SIGNS, STREAM_TRANSFORM_ROWS, STREAM_LESS, STREAM_ROWS = 8, 9, 10, 11
 
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
@@ -107,6 +108,109 @@ def gaussian(d, m, seed, columns=None):
     return (pairs.reshape(-1, columns.size)[:d] / np.sqrt(np.longdouble(d))).astype(np.float64)
 
 
+def rademacher(d, m, seed, columns=None):
+    columns = _columns(m, columns)
+    i = np.arange(d)[:, None]
+    low, high = words64(columns, i // 128, STREAM_RADEMACHER, seed)
+    bit = (np.where(i % 128 < 64, low, high) >> (i % 64).astype(np.uint64)) & ODD
+    return np.where(bit, -1.0, 1.0) / np.sqrt(d)
+
+
+def less_uniform_entries(d, m, seed, nnz=64):
+    """(row, column, value) of every entry, row by row with a set, as the definition says it."""
+    z = min(nnz, m)
+    entries = []
+    for i in range(d):
+        words = _nonzero_words(np.array([i]), z, STREAM_LESS, seed)[:, 0]
+        taken = set()
+        for t, word in enumerate(words):
+            c = (int(word) * (m - z + t + 1)) >> 64
+            c = m - z + t if c in taken else c
+            taken.add(c)
+            entries.append((i, c, (-1.0 if int(word) & 1 else 1.0) * np.sqrt(m / (z * d))))
+    return entries
+
+
+def row_sample_entries(d, m, seed, probabilities=None):
+    word, _ = words64(np.arange(d), 0, STREAM_ROWS, seed)
+    uniform = (word >> np.uint64(11)).astype(float) * 2.0**-53
+    if probabilities is None:
+        return [(i, min(int(np.floor(u * m)), m - 1), np.sqrt(m / d)) for i, u in enumerate(uniform) if m]
+    p = np.asarray(probabilities, float) / np.max(probabilities)
+    p = p / p.sum()
+    sums = np.cumsum(p)
+    drawn = [int(np.flatnonzero(sums > u * sums[-1])[0]) for u in uniform]
+    return [(i, j, 1 / np.sqrt(d * p[j])) for i, j in enumerate(drawn)]
+
+
+def _listed(entries, d, m, columns):
+    columns = _columns(m, columns)
+    place = {int(c): k for k, c in enumerate(columns)}
+    S = np.zeros((d, columns.size))
+    for i, c, value in entries:
+        if c in place:
+            S[i, place[c]] = value
+    return S
+
+
+def less_uniform(d, m, seed, nnz=64, columns=None):
+    return _listed(less_uniform_entries(d, m, seed, nnz), d, m, columns)
+
+
+def row_sample(d, m, seed, probabilities=None, columns=None):
+    return _listed(row_sample_entries(d, m, seed, probabilities), d, m, columns)
+
+
+def hadamard(X):
+    """The Walsh-Hadamard transform of the columns of X, by factors of at most 64 x 64; exact for whole numbers."""
+    n = len(X)
+    factor = min(n, 64)
+    i = np.arange(factor)
+    H = 1 - 2 * (np.bitwise_count(i[:, None] & i).astype(int) % 2)
+    # The low bits of the index are mixed among neighbours, the others among what is left.
+    Y = H.astype(X.dtype) @ X.reshape(n // factor, factor, -1)
+    return (Y if n == factor else hadamard(Y.reshape(n // factor, -1))).reshape(X.shape)
+
+
+def cosine(X):
+    """The transposed orthonormal DCT-II of the columns of X from its definition, some rows at a time."""
+    n = len(X)
+    weight = np.full(n, np.sqrt(2 / n))
+    weight[0] = 1 / np.sqrt(n)
+    i = np.arange(n)
+    parts = np.array_split(i, -(-n // 1024))
+    # All arguments are multiples of pi / 2n: reduced to one period in whole numbers they lose no digits.
+    period = np.cos(np.pi / (2 * n) * np.arange(4 * n))
+    return np.vstack([period[np.outer(2 * j + 1, i) % (4 * n)] @ (weight[:, None] * X) for j in parts])
+
+
+def kept_rows(d, n, seed):
+    """The rows that an SRTT keeps, by shuffles of whole lists."""
+    kept, shuffled = [], []
+    for i in range(d):
+        at = i % n
+        if at == 0:
+            shuffled = list(range(n))
+        other = at + ((int(words64(np.array([i]), 0, STREAM_TRANSFORM_ROWS, seed)[0][0]) * (n - at)) >> 64)
+        shuffled[at], shuffled[other] = shuffled[other], shuffled[at]
+        kept.append(shuffled[at])
+    return kept
+
+
+def srtt(d, m, seed, transform="hadamard", rounds=2, columns=None):
+    """Row by row: the transposed rounds of d unit vectors. Hadamard's are whole numbers until the last step, and exact."""
+    n = max(m, 1) if transform == "dct" else 1 << max(m - 1, 0).bit_length()
+    X = np.zeros((n, d))
+    X[kept_rows(d, n, seed), np.arange(d)] = 1
+    j = np.arange(n)
+    for k in reversed(range(rounds)):
+        low, high = words64(j // 128, k, STREAM_TRANSFORM_SIGNS, seed)
+        signs = _signs(np.where(j % 128 < 64, low, high) >> (j % 64).astype(np.uint64))
+        X = signs[:, None] * (cosine(X) if transform == "dct" else hadamard(X))
+    scale = n / d if transform == "dct" else float(n) ** (1 - rounds) / d
+    return np.sqrt(scale) * X[_columns(m, columns)].T
+
+
 def block_srht(d, m, seed, block=64, columns=None):
     columns = _columns(m, columns)
     blocks = -(-d // block)
@@ -138,9 +242,19 @@ def block_srht(d, m, seed, block=64, columns=None):
 
 def sketch(distribution, d, m, seed, columns=None):
     """Dense S of any distribution, by the name of its class and its public parameters."""
+    if _columns(m, columns).size == 0:
+        return np.zeros((d, 0))
     match type(distribution).__name__:
         case "Gaussian":
             return gaussian(d, m, seed, columns)
+        case "Rademacher":
+            return rademacher(d, m, seed, columns)
+        case "LessUniform":
+            return less_uniform(d, m, seed, distribution.nnz, columns)
+        case "RowSample":
+            return row_sample(d, m, seed, distribution.probabilities, columns)
+        case "SRTT":
+            return srtt(d, m, seed, distribution.transform, distribution.rounds, columns)
         case "SparseStack":
             return sparse_stack(d, m, seed, distribution.nnz, columns)
         case "CountSketch":

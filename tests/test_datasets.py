@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import itertools
 import lzma
 import tracemalloc
 
@@ -232,6 +233,7 @@ SHAPES = {
     "ijcnn1": (49_990, 22),
     "illc1033": (1_033, 320),
     "kdd99": (494_021, 38),
+    "kdd99_onehot": (494_021, 118),
     "mnist": (10_000, 784),
     "mushrooms": (8_124, 112),
     "w8a": (49_749, 300),
@@ -255,6 +257,25 @@ def test_real_data(name, data_file):
     if name != "ash219":
         assert y.shape == (len(y),) == A.shape[:1]
         assert np.isfinite(y).all()
+
+
+def test_one_hot_columns_are_those_of_the_file(data_file):
+    path = data_file(datasets.REAL["kdd99_onehot"][0])
+    A, y = datasets.load("kdd99_onehot", path.parent)
+    assert A.indices.dtype == A.indptr.dtype == np.int32
+    counts = A[:, 38:].sum(axis=0)
+    assert counts[:3].tolist() == [283_602, 190_065, 20_354]  # icmp, tcp, udp, as published
+    assert counts.sum() == 3 * len(y)
+    with gzip.open(path, "rt") as file:
+        rows = [line.rstrip().split(",") for line in itertools.islice(file, 0, None, 5_000)]
+    dense = A[::5_000].toarray()
+    for row, found, label in zip(rows, dense, y[::5_000], strict=True):
+        assert found[:38].tolist() == [float(row[c]) for c in range(41) if c not in (1, 2, 3)]
+        assert found[38:41].tolist() == [row[1] == name for name in ("icmp", "tcp", "udp")]
+        assert label == (-1 if row[41] == "normal." else 1)
+    for columns, place in ((slice(41, 107), 2), (slice(107, 118), 3)):
+        pairs = set(zip(dense[:, columns].argmax(axis=1).tolist(), (row[place] for row in rows), strict=True))
+        assert len(pairs) == len({column for column, _ in pairs}) == len({value for _, value in pairs}) > 3
 
 
 def test_unknown_data_set_lists_the_known_ones():

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import FAMILIES
+from conftest import COSINE, FAMILIES
 from threadpoolctl import threadpool_limits
 
 import randla
 from randla import _cpu
+from randla.structured import fwht
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
@@ -41,6 +42,13 @@ def matrix(m, n, dtype, order="C"):
 
 def sparse(m, n, dtype):
     return sp.random_array((m, n), density=0.03, rng=np.random.default_rng(1), dtype=dtype, format="csr")
+
+
+def accumulated(S, A):
+    acc = S.accumulator(A.shape[1], A.dtype)
+    for start in range(0, len(A), 1111):
+        acc.add(A[start : start + 1111], offset=start)
+    return acc.result()
 
 
 def residual(A, k=1):
@@ -68,6 +76,19 @@ def test_products_do_not_depend_on_the_number_of_threads(family, dtype, order, d
     A, Y = matrix(m, n, dtype, order), matrix(d, n, dtype, order)
     assert len(distinct_over_threads(lambda: [S @ A])) == 1
     assert len(distinct_over_threads(lambda: [S.T @ Y])) == 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_accumulators_do_not_depend_on_the_number_of_threads(name, dtype):
+    S, A = FAMILIES[name].sample(64, 5000, rng=1), matrix(5000, 7, dtype)
+    assert len(distinct_over_threads(lambda: [accumulated(S, A)])) == 1
+
+
+@pytest.mark.parametrize("shape", [(4096, 3), (1, 65536), (64, 1000), (3, 256, 40)])
+def test_transforms_do_not_depend_on_the_number_of_threads(shape, dtype):
+    X = np.random.default_rng(2).standard_normal(shape).astype(dtype)
+    axis = max(k for k, n in enumerate(shape) if n & (n - 1) == 0)
+    assert len(distinct_over_threads(lambda: [fwht(X, axis), fwht(X + 1j * X, axis, normalize=True)])) == 1
 
 
 @pytest.mark.parametrize("kind", [sp.csr_array, sp.csc_array])
@@ -118,17 +139,44 @@ def test_python_threads_may_share_a_sketch(family):
         assert {digest(SA) for SA in pool.map(lambda _: S @ A, range(12))} == {expected}
 
 
+# Cosine transforms are defined up to rounding.
+EXACT = [name for name in FAMILIES if name not in COSINE]
+
+
 @pytest.mark.parametrize("k", [1, 3, 8, 29])
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "gaussian"])
+@pytest.mark.parametrize("name", EXACT)
 def test_columns_are_sketched_independently(name, dtype, order, k):
     S, A = FAMILIES[name].sample(100, 9000, rng=1), matrix(9000, 37, dtype, order)
     SA = S @ A
     np.testing.assert_array_equal(S @ A[:, :k], SA[:, :k])
     np.testing.assert_array_equal(S @ A[:, k:], SA[:, k:])
     np.testing.assert_array_equal(S @ A[:, k], SA[:, k])
+    np.testing.assert_array_equal(S @ A[:, ::-1], SA[:, ::-1])
 
 
-def fingerprints():
+@pytest.mark.parametrize("k", [1, 3, 8, 29])
+@pytest.mark.parametrize("name", EXACT)
+def test_columns_of_the_adjoint_are_independent(name, dtype, order, k):
+    S, Y = FAMILIES[name].sample(100, 5000, rng=1), matrix(100, 37, dtype, order)
+    SY = S.T @ Y
+    np.testing.assert_array_equal(S.T @ Y[:, :k], SY[:, :k])
+    np.testing.assert_array_equal(S.T @ Y[:, k], SY[:, k])
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 37, 200])
+@pytest.mark.parametrize("name", EXACT)
+def test_memory_order_does_not_change_a_bit(name, dtype, n):
+    S, A, Y = FAMILIES[name].sample(100, 9000, rng=1), matrix(9000, n, dtype), matrix(100, n, dtype)
+    wide = np.zeros((18_000, 2 * n), dtype)
+    wide[::2, ::2] = A
+    SA, SY = S @ A, S.T @ Y
+    for presented in (np.asfortranarray(A), wide[::2, ::2], A[::-1].copy()[::-1], np.asfortranarray(A[:, ::-1])[:, ::-1]):
+        np.testing.assert_array_equal(S @ presented, SA)
+    np.testing.assert_array_equal(S.T @ np.asfortranarray(Y), SY)
+
+
+def fingerprints(threads):
+    randla.set_num_threads(threads)
     found = {}
     for dtype in (np.float32, np.float64):
         for name, distribution in FAMILIES.items():
@@ -138,6 +186,12 @@ def fingerprints():
             for order in "CF":
                 A, Y = matrix(5000, 19, dtype, order), matrix(97, 19, dtype, order)
                 found[f"{name} {order} {dtype.__name__}"] = digest(S @ A, S.T @ Y)
+            found[f"{name} accumulated {dtype.__name__}"] = digest(accumulated(S, A))
+        for length in (2, 16, 256, 8192):
+            X = matrix(length, 5, dtype)
+            found[f"fwht {length} {dtype.__name__}"] = digest(
+                fwht(X), fwht(X.T, 1), fwht(X[:, :1] + 1j * X[:, 1:2], normalize=True)
+            )
         for k in (1, 2, 5):
             found[f"residual csr {k} {dtype.__name__}"] = digest(*residual(sparse(5000, 30, dtype), k))
             for order in "CF":
@@ -158,18 +212,22 @@ def child(code, **environment):
     )
 
 
-def test_instruction_sets_give_the_same_bits():
+def test_instruction_sets_and_threads_give_the_same_bits():
     isas = _cpu.available_isas()
     assert "baseline" in isas
     found = {}
     for isa in isas:
-        run = child("import json; print(json.dumps([t._cpu.isa(), t.fingerprints()]))", RANDLA_ISA=isa)
+        code = f"import json; print(json.dumps([t._cpu.isa(), [t.fingerprints(threads) for threads in {THREADS}]]))"
+        run = child(code, RANDLA_ISA=isa, OPENBLAS_NUM_THREADS="1")
         assert run.returncode == 0, run.stderr
-        used, found[isa] = json.loads(run.stdout)
+        used, per_threads = json.loads(run.stdout)
         assert used == isa
-    for isa in isas:
-        differing = [key for key, value in found["baseline"].items() if found[isa][key] != value]
-        assert not differing, f"{isa} differs from baseline"
+        found |= {(isa, threads): prints for threads, prints in zip(THREADS, per_threads, strict=True)}
+    expected = found["baseline", 1]
+    assert len(expected) > 100
+    for key, prints in found.items():
+        differing = [name for name, value in expected.items() if prints[name] != value]
+        assert not differing, f"{key} differs from one thread on the baseline"
 
 
 def test_unknown_instruction_set_is_refused_by_name():

@@ -53,6 +53,66 @@ def test_powers_of_two_bring_sizes_to_one():
     assert np.all(np.frexp(powers)[0] == 0.5)
 
 
+STORED = {
+    "C": np.ascontiguousarray,
+    "F": np.asfortranarray,
+    "strided": lambda A: np.repeat(A, 2, axis=1)[:, ::2],
+    "reversed": lambda A: A[::-1, ::-1].copy()[::-1, ::-1],
+    "csr": sp.csr_array,
+}
+
+
+def fused(A, x, b, w=None):
+    r, g = np.empty((len(x), A.shape[0])), np.empty_like(x)
+    if sp.issparse(A):
+        return r, g, _cpu.residual_csr(A.data, A.indptr, A.indices, A.shape[1], x, b, r, g, w)
+    return r, g, _cpu.residual(A, x, b, r, g, w)
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize(("m", "n"), [(0, 3), (1, 1), (70, 5), (3000, 20), (515, 300)])
+def test_weighted_residual_agrees_with_dense_algebra(stored, m, n, dtype):
+    rng = np.random.default_rng(m + n)
+    A = (rng.standard_normal((m, n)) * (rng.random((m, n)) < 0.7)).astype(dtype)
+    x, b = rng.standard_normal((3, n)), rng.standard_normal((3, m))
+    w = rng.standard_normal(m) * 10.0 ** rng.integers(-3, 4, m)  # Hessian products have negative ones
+    r, g, squares = fused(STORED[stored](A), x, b, w)
+    wide = A.astype(np.longdouble)
+    assert np.all(np.abs(r - (b - x @ wide.T)) <= 1e-14 * (np.abs(b) + np.abs(x) @ np.abs(wide.T)))
+    assert np.all(np.abs(g - (w * r) @ wide) <= 1e-14 * (np.abs(w * r) @ np.abs(wide)) + 1e-300)
+    assert np.all(np.abs(squares - np.sum(w * r * r, axis=1)) <= 1e-14 * np.sum(np.abs(w) * r * r, axis=1))
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_residual_of_a_right_hand_side_has_the_same_bits_alone_and_among_others(stored, weighted, dtype):
+    rng = np.random.default_rng(5)
+    A = STORED[stored]((rng.standard_normal((999, 37)) * (rng.random((999, 37)) < 0.7)).astype(dtype))
+    x, b, w = rng.standard_normal((5, 37)), rng.standard_normal((5, 999)), rng.random(999) if weighted else None
+    together = fused(A, x, b, w)
+    for c in range(5):
+        for one, all_ in zip(fused(A, x[c : c + 1], b[c : c + 1], w), together, strict=True):
+            assert one.tobytes() == all_[c : c + 1].tobytes()
+
+
+def test_weights_of_one_change_no_bit(dtype, order):
+    rng = np.random.default_rng(6)
+    A = np.asarray(rng.standard_normal((700, 33)).astype(dtype), order=order)
+    x, b = rng.standard_normal((1, 33)), rng.standard_normal((1, 700))
+    for one, other in zip(fused(A, x, b), fused(A, x, b, np.ones(700)), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("stored", [name for name in STORED if name != "csr"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_complex_residual_is_that_of_the_interleaved_real_matrix(stored, weighted, dtype):
+    rng = np.random.default_rng(7)
+    A = (rng.standard_normal((600, 23)) + 1j * rng.standard_normal((600, 23))).astype(np.result_type(dtype, np.complex64))
+    x, b, w = rng.standard_normal((3, 46)), rng.standard_normal((3, 600)), rng.random(600) if weighted else None
+    for one, other in zip(fused(STORED[stored](A), x, b, w), fused(A.view(dtype), x, b, w), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
 def doubles(*shape):
     return np.zeros(shape)
 
@@ -63,13 +123,13 @@ def doubles(*shape):
         (lambda: _cpu.triangular(4, doubles(2, 2), doubles(1, 2)), "unknown operation"),
         (lambda: _cpu.triangular(0, doubles(2, 2), doubles(1, 2)), "column-major"),
         (lambda: _cpu.triangular(0, np.asfortranarray(doubles(2, 2)), doubles(1, 3)), r"\(k, n\)"),
-        (lambda: _cpu.dense_sketch(doubles(3, 2), 0, 0, 2, 1), "rows out of range"),
-        (lambda: _cpu.sparse_sketch(2, 4, 5, 1, 0, doubles(5, 2), 0, doubles(4, 2)), "out of range"),
-        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5, 2), 1, doubles(4, 2)), "rows of A out of range"),
-        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5, 2), 0, doubles(3, 2)), "wrong shape"),
-        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5, 2), 0, np.asfortranarray(doubles(4, 2))), "contiguous rows"),
-        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, doubles(5), 0, doubles(4, 2)), "two dimensions"),
-        (lambda: _cpu.sparse_sketch_adjoint(0, 4, 5, 1, 0, doubles(4, 2), 0, doubles(6, 2)), "do not match"),
+        (lambda: _cpu.dense_sketch(0, 2, 1, doubles(3, 2), 0, 0), "rows out of range"),
+        (lambda: _cpu.sparse_sketch(2, 4, 5, 1, 0, 0, doubles(5, 2), 0, doubles(4, 2)), "out of range"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, 0, doubles(5, 2), 1, doubles(4, 2)), "rows of A out of range"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, 0, doubles(5, 2), 0, doubles(3, 2)), "wrong shape"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, 0, doubles(5, 2), 0, np.asfortranarray(doubles(4, 2))), "contiguous rows"),
+        (lambda: _cpu.sparse_sketch(0, 4, 5, 1, 0, 0, doubles(5), 0, doubles(4, 2)), "two dimensions"),
+        (lambda: _cpu.sparse_sketch_adjoint(0, 4, 5, 1, 0, 0, doubles(4, 2), 0, doubles(6, 2)), "do not match"),
         (lambda: _cpu.block_srht(4, 5, 48, 0, doubles(5, 2), 0, 0, 1, doubles(4, 2)), "BlockSRHT out of range"),
         (lambda: _cpu.block_srht(4, 5, 64, 0, doubles(5, 2), 0, 0, 2, doubles(4, 2)), "blocks out of range"),
         (lambda: _cpu.block_srht(4, 5, 64, 0, doubles(5, 2), 2, 0, 1, doubles(4, 2)), "rows of A out of range"),
@@ -77,6 +137,9 @@ def doubles(*shape):
         (lambda: _cpu.residual(doubles(5, 2), doubles(1, 3), None, doubles(1, 5), doubles(1, 2)), "x and g"),
         (lambda: _cpu.residual(doubles(5, 2), doubles(1, 2), doubles(1, 4), doubles(1, 5), doubles(1, 2)), "b must be"),
         (lambda: _cpu.residual(doubles(5, 2), doubles(1, 2), [1.0], doubles(1, 5), doubles(1, 2)), "float64 array"),
+        (lambda: _cpu.residual(doubles(5, 2), doubles(1, 2), None, doubles(1, 5), doubles(1, 2), doubles(4)), "w must be"),
+        (lambda: _cpu.residual(doubles(5, 2), doubles(1, 2), None, doubles(1, 5), doubles(1, 2), [1.0] * 5), "float64 array"),
+        (lambda: _cpu.residual(doubles(5, 2) * 1j, doubles(1, 2), None, doubles(1, 5), doubles(1, 2)), "x and g"),
         (lambda: _cpu.sparse_columns(0, 4, 5, 1, 0, 3, 6), "columns out of range"),
         (lambda: _cpu.block_srht_columns(4, 5, 64, 0, 3, 6), "columns out of range"),
         (lambda: _cpu.philox(np.zeros((2, 3), np.uint32), 0), r"\(count, 4\)"),

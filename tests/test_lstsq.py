@@ -22,7 +22,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator, lsqr
 
 import randla
 
-RANDOMIZED = ("spir", "fossils", "lsqr", "cholqr")
+RANDOMIZED = ("spir", "fossils", "lsqr", "momentum", "cholqr")
 ACCURATE = ("direct", *RANDOMIZED)
 DISTRIBUTIONS = [randla.Gaussian(), randla.SparseSign(), randla.SparseStack(), randla.BlockSRHT()]
 
@@ -110,7 +110,7 @@ def test_counts_and_history_agree(solved):
     assert result.iterations <= max(passes, default=1) <= result.passes <= 2 * result.iterations + 10
 
 
-@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr"])
+@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr", "momentum"])
 def test_iterations_reflect_the_contraction_rate_of_the_sketch(method):
     # Contraction per step is sqrt(n / d): 0.5 at d = 4 n, 0.22 at d = 20 n, hence at least a third fewer steps.
     problem = least_squares(6000, 40, 1e6, 1e-3, rng=3)
@@ -193,12 +193,13 @@ def test_unseeded_calls_differ_and_leave_the_global_generator_alone(problem):
 # Watching and stopping
 
 
-@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr"])
+@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr", "momentum"])
 def test_callback_sees_intermediate_results_that_improve(problem, method):
     errors = []
     exact = refined_solution(problem.A, problem.b)
 
     def callback(intermediate_result):
+        assert intermediate_result.x.shape == (40,)
         errors.append(relative(intermediate_result.x, exact))
 
     randla.lstsq(problem.A, problem.b, method=method, rng=1, callback=callback)
@@ -301,7 +302,7 @@ def test_success_means_that_the_tolerance_was_met(problem, method, tol):
     assert backward_error(problem.A, problem.b, result.x) <= 1.5 * tol
 
 
-@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr"])
+@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr", "momentum"])
 def test_maxiter_too_small_warns_and_is_no_success(problem, method):
     with pytest.warns(randla.LstsqWarning, match="maxiter|iteration"):
         result = randla.lstsq(problem.A, problem.b, method=method, maxiter=2, rng=1)
@@ -312,7 +313,7 @@ def test_maxiter_too_small_warns_and_is_no_success(problem, method):
     assert 0.7 * exact <= result.backward_error <= 1.5 * exact
 
 
-@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr"])
+@pytest.mark.parametrize("method", ["spir", "fossils", "lsqr", "momentum"])
 def test_start_at_the_solution_saves_iterations_and_a_bad_start_does_no_harm(problem, method):
     exact = refined_solution(problem.A, problem.b)
     plain = randla.lstsq(problem.A, problem.b, method=method, rng=1)

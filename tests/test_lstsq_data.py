@@ -70,7 +70,7 @@ def test_kdd99_with_rows_that_carry_whole_directions_has_rank_36(method, seed):
     agrees_with_lapack(A, b, 36, result)
 
 
-@pytest.mark.parametrize("method", [*ACCURATE, "lsqr"])
+@pytest.mark.parametrize("method", [*ACCURATE, "lsqr", "momentum"])
 @pytest.mark.parametrize(
     ("name", "residual", "cond"), [("well1033", 0.7521578691563825, 1.66e2), ("illc1033", 0.7521578686991064, 1.89e4)]
 )

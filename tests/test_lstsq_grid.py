@@ -26,6 +26,7 @@ CONDS = {"f8": (1.0, 1e4, 1e8, 1e12, 1e15), "f4": (1.0, 1e2, 1e4, 1e6)}
 RESIDUALS = (0.0, 1e-12, 1e-6, 1e-3, 1.0)
 CELLS = [(dtype, cond, residual) for dtype, conds in CONDS.items() for cond in conds for residual in RESIDUALS]
 BACKWARD_STABLE = ("spir", "fossils", "cholqr")
+FORWARD_STABLE = ("lsqr", "momentum")
 # Below this the certificate measures its own rounding errors, not the solution's.
 CERTIFICATE_FLOOR = {"f8": 1e-17, "f4": 1e-9}
 
@@ -104,9 +105,11 @@ def test_certificate_brackets_the_exact_backward_error(method, layout, dtype, co
     assert 0.7 * exact - floor <= result.backward_error <= 1.5 * exact + floor
 
 
-@pytest.mark.parametrize(("method", "layout", "dtype", "cond", "residual"), grid((*BACKWARD_STABLE, "lsqr"), INFORMATIVE))
+@pytest.mark.parametrize(
+    ("method", "layout", "dtype", "cond", "residual"), grid((*BACKWARD_STABLE, *FORWARD_STABLE), INFORMATIVE)
+)
 def test_forward_error_obeys_wedins_bound(method, layout, dtype, cond, residual):
-    # All that "lsqr" promises: a sketch-and-precondition solution is as close to the true one as QR's, but the
+    # All that these promise: a sketch-and-precondition solution is as close to the true one as QR's, but the
     # perturbation of A that would explain it can be far larger than eps.
     x, exact = solve(method, layout, dtype, cond, residual).x, reference(dtype, cond, residual)
     assert np.linalg.norm(x - exact) <= worst_acceptable_forward_error(dtype, cond, residual) * np.linalg.norm(exact)
@@ -120,7 +123,7 @@ def test_forward_bound_is_one_that_householder_qr_meets(dtype, cond, residual):
     assert error <= 0.1 * worst_acceptable_forward_error(dtype, cond, residual)
 
 
-@pytest.mark.parametrize("method", ["auto", *BACKWARD_STABLE, "lsqr"])
+@pytest.mark.parametrize("method", ["auto", *BACKWARD_STABLE, *FORWARD_STABLE])
 def test_consistent_ill_conditioned_problem_is_solved_as_if_started_warm(method):
     # From x = 0 the rounding errors of the first iterations are never recovered: sketch-and-precondition ends with a
     # relative error near 1e4 here, started from the sketched solution with one near 1e-5.

@@ -150,6 +150,92 @@ def test_sparse_sign_draws_every_subset_of_rows_equally_often():
     stats.chi_square_gate(counts, 1 / counts.size, "subsets")
 
 
+def test_less_uniform_columns_are_uniform():
+    d, m, z = 4000, 97, 8
+    S = randla.LessUniform(z).sample(d, m, rng=15).to_dense()
+    # Drawn without replacement, as for SparseSign.
+    stats.chi_square_gate(np.count_nonzero(S, axis=0), 1 / m, "columns", scale=(m - 1) / (m - z))
+    columns = [np.flatnonzero(row) for row in S]
+    lowest = np.bincount([c[0] for c in columns], minlength=m)
+    # The smallest of z of m numbers is c with probability C(m - 1 - c, z - 1) / C(m, z).
+    law = np.array([math.comb(m - 1 - c, z - 1) for c in range(m)]) / math.comb(m, z)
+    pooled = np.r_[lowest[:20], lowest[20:].sum()], np.r_[law[:20], law[20:].sum()]
+    stats.chi_square_gate(*pooled, "smallest column of a row")
+
+
+def test_less_uniform_draws_every_subset_of_columns_equally_often():
+    m, z = 7, 3
+    S = randla.LessUniform(z).sample(20_000, m, rng=16).to_dense()
+    _, counts = np.unique((S != 0) @ 2 ** np.arange(m), return_counts=True)
+    assert counts.size == math.comb(m, z)
+    stats.chi_square_gate(counts, 1 / counts.size, "subsets")
+
+
+def drawn_rows(distribution, d, m, seed):
+    return np.argmax(distribution.sample(d, m, rng=seed).to_dense() != 0, axis=1)
+
+
+def test_row_samples_are_uniform_and_independent():
+    rows = drawn_rows(randla.RowSample(), 60_000, 97, seed=17)
+    stats.chi_square_gate(np.bincount(rows, minlength=97), 1 / 97, "rows")
+    small = drawn_rows(randla.RowSample(), 60_000, 13, seed=18)
+    stats.chi_square_gate(np.bincount(13 * small[1:] + small[:-1], minlength=169), 1 / 169, "neighbouring draws")
+
+
+def test_row_samples_follow_their_probabilities():
+    p = np.r_[0, np.arange(1, 50), 0, np.full(10, 2.5)]
+    rows = drawn_rows(randla.RowSample(p), 60_000, len(p), seed=19)
+    counts = np.bincount(rows, minlength=len(p))
+    assert not np.any(counts[p == 0])
+    stats.chi_square_gate(counts[p > 0], p[p > 0] / p.sum(), "rows")
+
+
+@pytest.mark.parametrize(("d", "n"), [(10, 97), (97, 97), (64, 100)])
+def test_kept_rows_of_a_transform_are_uniform(d, n):
+    draws = 3000 if d < 50 else 400
+    kept = np.stack([_cpu.transform_rows(d, n, seed) for seed in range(draws)])
+    # d of n without replacement: the law of one draw shrunk as for SparseSign.
+    if d < n:
+        stats.chi_square_gate(np.bincount(kept.ravel(), minlength=n), 1 / n, "kept rows", scale=(n - 1) / (n - d))
+    # The first, a middle and the last place each see every row equally often, and as often above their neighbour as below.
+    places = np.stack([kept[:, 0], kept[:, d // 2], kept[:, -1]], axis=1) * 10 // n
+    for k, name in enumerate(("first", "middle", "last")):
+        size = np.bincount(np.arange(n) * 10 // n, minlength=10)
+        stats.chi_square_gate(np.bincount(places[:, k], minlength=10), size / n, f"{name} place")
+    stats.binomial_gate(np.count_nonzero(kept[:, 0] < kept[:, -1]), draws, 0.5, "order of two places")
+
+
+def test_shuffles_are_uniform_over_all_permutations():
+    kept = np.stack([_cpu.transform_rows(4, 4, seed) for seed in range(6000)])
+    _, counts = np.unique(kept @ 4 ** np.arange(4), return_counts=True)
+    assert counts.size == 24
+    stats.chi_square_gate(counts, 1 / 24, "permutations of four")
+    again = np.stack([_cpu.transform_rows(8, 4, seed)[4:] for seed in range(6000)])
+    _, both = np.unique(24 * (kept[:, 0] * 4 + kept[:, 1]) + again[:, 0] * 4 + again[:, 1], return_counts=True)
+    assert both.size == 144
+    stats.chi_square_gate(both, 1 / 144, "two shuffles one after the other")
+
+
+@pytest.mark.parametrize("make", [randla.Rademacher(), randla.SRTT(rounds=1)], ids=["rademacher", "srtt"])
+def test_dense_signs_are_balanced_and_uncorrelated(make):
+    d, m = 256, 1024
+    X = make.sample(d, m, rng=20).to_dense() * math.sqrt(d)
+    np.testing.assert_allclose(np.abs(X), 1, rtol=1e-15)
+    first = X[0]
+    stats.binomial_gate(np.count_nonzero(first > 0), m, 0.5, "signs of a row")
+    stats.correlation_gate(first[1:], first[:-1], "neighbouring columns")
+
+
+def test_rademacher_signs_are_independent_between_rows_and_columns():
+    X = randla.Rademacher().sample(300, 2000, rng=21).to_dense() * math.sqrt(300)
+    stats.binomial_gate(np.count_nonzero(X > 0), X.size, 0.5, "all signs")
+    # Rows 64, 128 and 256 apart come from other halves and other words of the generator.
+    for lag in (1, 2, 63, 64, 65, 128, 256):
+        stats.correlation_gate(X[lag:], X[:-lag], f"rows at lag {lag}")
+    for lag in (1, 2, 8, 16, 1000):
+        stats.correlation_gate(X[:, lag:], X[:, :-lag], f"columns at lag {lag}")
+
+
 SPARSE = [randla.SparseStack(), randla.SparseSign(), randla.CountSketch()]
 
 
@@ -192,6 +278,13 @@ def test_families_use_separate_streams():
     # Two independent uniform rows agree with probability 1 / d.
     agree = np.count_nonzero((stack != 0) & (sign != 0))
     stats.z_gate((agree - m / d) / math.sqrt(m / d * (1 - 1 / d)), "rows shared by two families")
+    # One entry per row: the column of LessUniform and that of RowSample.
+    less, rows = (drawn_rows(distribution, m, d, seed) for distribution in (randla.LessUniform(1), randla.RowSample()))
+    stats.z_gate((np.count_nonzero(less == rows) - m / d) / math.sqrt(m / d * (1 - 1 / d)), "columns shared by two families")
+    gaussian, signs = (
+        distribution.sample(d, m, rng=seed).to_dense() for distribution in (randla.Gaussian(), randla.Rademacher())
+    )
+    stats.correlation_gate(math.sqrt(d) * gaussian, math.sqrt(d) * signs, "entries of two dense families")
 
 
 def test_gates_reject_small_defects():

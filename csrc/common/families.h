@@ -1,35 +1,50 @@
-// The sketch families with a fixed number of nonzeros per column: which rows, which values. See docs/definitions.md.
+// The sketch families: which rows, which values. See docs/definitions.md.
 #pragma once
 
 #include "common/random.h"
 
 namespace randla {
 
+enum class Dense : int { kGaussian = 0, kRademacher = 1 };
+
+struct DenseSketch {
+  Dense family;
+  int64_t d;
+  uint64_t seed;
+
+  static constexpr int kSignsPerCall = 128;
+};
+
 enum class Family : int { kSparseStack = 0, kSparseSign = 1 };
 
 struct SparseSketch {
   Family family;
   int64_t d, m;
-  int nnz;
+  int nnz, first;  // entries first..nnz-1 of every column; others than 0 leave out the first blocks of a SparseStack
   uint64_t seed;
 
   static constexpr int kMaxNnz = 256;
+
+  RANDLA_HD int count() const { return nnz - first; }
+  RANDLA_HD int64_t block_start(int64_t t) const { return t * (d / nnz) + (t < d % nnz ? t : d % nnz); }
+  RANDLA_HD int64_t rows() const { return first == 0 ? d : d - block_start(first); }
 };
 
-// Rows and sign bits (1 = minus) of the nnz entries of one column.
+// Rows, counted from the first one of interest, and sign bits (1 = minus) of the count() entries of one column.
 static RANDLA_HD void sparse_column(const SparseSketch& s, uint64_t column, uint32_t* rows, uint8_t* minus) {
   const bool stack = s.family == Family::kSparseStack;
   const uint32_t stream = stack ? kSparseStack : kSparseSign;
   const uint64_t size = static_cast<uint64_t>(s.d) / s.nnz, longer = static_cast<uint64_t>(s.d) % s.nnz;
   uint64_t start = 0;
   Words w = {0, 0};
-  for (int t = 0; t < s.nnz; ++t) {
-    if (t % 2 == 0) w = philox(column, static_cast<uint32_t>(t / 2), stream, s.seed);
+  for (int t = s.first; t < s.nnz; ++t) {
+    if (t % 2 == 0 || t == s.first) w = philox(column, static_cast<uint32_t>(t / 2), stream, s.seed);
     const uint64_t u = t % 2 ? w.u1 : w.u0;
-    minus[t] = static_cast<uint8_t>(u & 1);
+    const int place = t - s.first;
+    minus[place] = static_cast<uint8_t>(u & 1);
     if (stack) {
       const uint64_t length = size + (static_cast<uint64_t>(t) < longer);
-      rows[t] = static_cast<uint32_t>(start + bounded(u, length));
+      rows[place] = static_cast<uint32_t>(start + bounded(u, length));
       start += length;
     } else {
       const uint32_t last = static_cast<uint32_t>(s.d - s.nnz + t);
@@ -82,6 +97,49 @@ static RANDLA_HD int64_t srht_offset(const BlockSrht& s, int64_t w) {
 
 static RANDLA_HD Words srht_output_signs(const BlockSrht& s, int64_t w, int g) {
   return philox(static_cast<uint64_t>(w), static_cast<uint32_t>(g), kSrhtGroup, s.seed);
+}
+
+// Rounds of signs and Walsh-Hadamard transforms of length n, a power of two not below m, of which d rows are kept.
+struct Srtt {
+  int64_t d, m, n;
+  int rounds;
+  uint64_t seed;
+
+  RANDLA_HD double scale() const {
+    // One square root of an exact quotient of powers of two and d.
+    double power = static_cast<double>(n);
+    for (int k = 0; k < rounds; ++k) power /= static_cast<double>(n);
+    return sqrt(power / static_cast<double>(d));
+  }
+};
+
+// Signs of 128 neighbouring places in round `round` of a randomized trigonometric transform.
+static RANDLA_HD Words transform_signs(uint64_t block_of_128, int round, uint64_t seed) {
+  return philox(block_of_128, static_cast<uint32_t>(round), kTransformSigns, seed);
+}
+
+// Entries of a sketch listed row by row: those of row i are start[i] .. start[i + 1] - 1.
+struct EntryList {
+  const int64_t *start, *column;
+  const double* value;
+};
+
+// nnz distinct columns of one row of LessUniform, uniform among m (Floyd), and sign bits (1 = minus).
+static RANDLA_HD void less_uniform_row(int64_t m, int nnz, uint64_t seed, uint64_t row, int64_t* columns, uint8_t* minus) {
+  Words w = {0, 0};
+  for (int t = 0; t < nnz; ++t) {
+    if (t % 2 == 0) w = philox(row, static_cast<uint32_t>(t / 2), kLessUniform, seed);
+    const uint64_t u = t % 2 ? w.u1 : w.u0;
+    minus[t] = static_cast<uint8_t>(u & 1);
+    const int64_t last = m - nnz + t;
+    int64_t column = static_cast<int64_t>(bounded(u, static_cast<uint64_t>(last) + 1));
+    for (int k = 0; k < t; ++k)
+      if (columns[k] == column) {
+        column = last;
+        break;
+      }
+    columns[t] = column;
+  }
 }
 
 }  // namespace randla

@@ -14,6 +14,12 @@ struct Matrix {
   T* at(int64_t i, int64_t j) const { return data + i * row_stride + j * col_stride; }
 };
 
+// A complex number in memory.
+template <class T>
+struct Complex {
+  T re, im;
+};
+
 template <class T>
 struct Csr {
   const T* values;

@@ -18,11 +18,16 @@ namespace randla {
 
 enum Stream : uint32_t {
   kGaussian = 1,
+  kRademacher = 2,
   kSparseStack = 3,
   kSparseSign = 4,
   kSrhtSlab = 5,
   kSrhtGroup = 6,
   kSrhtWindow = 7,
+  kTransformSigns = 8,
+  kTransformRows = 9,
+  kLessUniform = 10,
+  kRowSample = 11,
 };
 
 struct Words {
@@ -60,35 +65,30 @@ static RANDLA_HD uint64_t bounded(uint64_t word, uint64_t range) {
 #endif
 }
 
-static RANDLA_HD double as_double(uint64_t bits) {
-  double x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-static RANDLA_HD uint64_t as_bits(double x) {
-  uint64_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
+// The maps below are written once for numbers and for vectors of them: Real is double or a vector of doubles, Bits the integers
+// of the same size.
+template <class To, class From>
+static RANDLA_HD To same_bits(From from) {
+  static_assert(sizeof(To) == sizeof(From), "same_bits changes the type, not the size");
+  return __builtin_bit_cast(To, from);
 }
 
 // Nearest double to a 64-bit integer from two exact halves; unlike a cast it vectorises on every instruction set.
-static RANDLA_HD double nearest_double(uint64_t k) {
-  const double high = as_double((k >> 32) | 0x4530000000000000u) - 0x1p84;       // 2^84 + high 2^32, minus 2^84: exact
-  const double low = as_double((k & 0xffffffffu) | 0x4330000000000000u) - 0x1p52;  // 2^52 + low, minus 2^52: exact
+template <class Real, class Bits>
+static RANDLA_HD Real nearest_double(Bits k) {
+  const Real high = same_bits<Real>((k >> 32) | 0x4530000000000000u) - 0x1p84;       // 2^84 + high 2^32, minus 2^84: exact
+  const Real low = same_bits<Real>((k & 0xffffffffu) | 0x4330000000000000u) - 0x1p52;  // 2^52 + low, minus 2^52: exact
   return high + low;
 }
 
 // log x for normal x in (0, 1]: x = 2^e m with m in [sqrt(1/2), sqrt 2), log m = 2 atanh((m - 1) / (m + 1)).
-static RANDLA_HD double log_unit(double x) {
-  const uint64_t bits = as_bits(x);
-  const uint64_t shifted = bits + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu);
-  const uint64_t biased = shifted >> 52;
-  const double e = as_double(biased | 0x4330000000000000u) - (0x1p52 + 1023.0);
-  const double m = as_double((shifted & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu);
-  const double s = (m - 1.0) / (m + 1.0), z = s * s;
-  double p = 1.0 / 23.0;
-  p = p * z + 1.0 / 21.0;
+template <class Real, class Bits>
+static RANDLA_HD Real log_unit(Real x) {
+  const Bits shifted = same_bits<Bits>(x) + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu);
+  const Real e = same_bits<Real>((shifted >> 52) | 0x4330000000000000u) - (0x1p52 + 1023.0);
+  const Real m = same_bits<Real>((shifted & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu);
+  const Real s = (m - 1.0) / (m + 1.0), z = s * s;
+  Real p = z * (1.0 / 23.0) + 1.0 / 21.0;
   p = p * z + 1.0 / 19.0;
   p = p * z + 1.0 / 17.0;
   p = p * z + 1.0 / 15.0;
@@ -98,30 +98,35 @@ static RANDLA_HD double log_unit(double x) {
   p = p * z + 1.0 / 7.0;
   p = p * z + 1.0 / 5.0;
   p = p * z + 1.0 / 3.0;
-  const double tail = 2.0 * s * z * p;
+  const Real tail = 2.0 * s * z * p;
   return e * 0x1.62e42fee00000p-1 + (2.0 * s + (tail + e * 0x1.a39ef35793c76p-33));
 }
 
-struct Pair {
-  double first, second;
+template <class Real>
+struct GaussianPair {
+  Real first, second;
 };
 
-// Box-Muller on two 64-bit words. Taylor polynomials of sin and cos on [-pi/4, pi/4]: the remainder is below 2^-54.
-static RANDLA_HD Pair gaussian_pair(uint64_t u0, uint64_t u1) {
-  const double u = (nearest_double(u0) + 1.0) * 0x1p-64;
-  const double radius = sqrt(-2.0 * log_unit(u));
-  const double f = nearest_double(u1 & 0x3fffffffffffffffu) * 0x1p-62 - 0.5;
-  const double t = f * 1.5707963267948966, z = t * t;
-  double s = -1.0 / 1307674368000.0;
-  s = s * z + 1.0 / 6227020800.0;
+// Box-Muller on two 64-bit words, in two parts so that vectors can put their own square root between them: the square of the
+// radius from the first word, then the two numbers from the radius and the second word.
+template <class Real, class Bits>
+static RANDLA_HD Real gaussian_square(Bits u0) {
+  return -2.0 * log_unit<Real, Bits>((nearest_double<Real>(u0) + 1.0) * 0x1p-64);
+}
+
+// Taylor polynomials of sin and cos on [-pi/4, pi/4]: the remainder is below 2^-54.
+template <class Real, class Bits>
+static RANDLA_HD GaussianPair<Real> gaussian_pair(Real radius, Bits u1) {
+  const Real f = nearest_double<Real>(u1 & 0x3fffffffffffffffu) * 0x1p-62 - 0.5;
+  const Real t = f * 1.5707963267948966, z = t * t;
+  Real s = z * (-1.0 / 1307674368000.0) + 1.0 / 6227020800.0;
   s = s * z - 1.0 / 39916800.0;
   s = s * z + 1.0 / 362880.0;
   s = s * z - 1.0 / 5040.0;
   s = s * z + 1.0 / 120.0;
   s = s * z - 1.0 / 6.0;
   s = t + t * z * s;
-  double c = 1.0 / 20922789888000.0;
-  c = c * z - 1.0 / 87178291200.0;
+  Real c = z * (1.0 / 20922789888000.0) - 1.0 / 87178291200.0;
   c = c * z + 1.0 / 479001600.0;
   c = c * z - 1.0 / 3628800.0;
   c = c * z + 1.0 / 40320.0;
@@ -130,10 +135,10 @@ static RANDLA_HD Pair gaussian_pair(uint64_t u0, uint64_t u1) {
   c = c * z - 0.5;
   c = 1.0 + z * c;
   // Quadrants 0..3 turn (c, s) into (c, s), (-s, c), (-c, -s), (s, -c); written with masks so that it vectorises.
-  const uint64_t odd = 0 - ((u1 >> 62) & 1), half = u1 & 0x8000000000000000u;
-  const uint64_t bc = as_bits(c), bs = as_bits(s);
-  const uint64_t x = (bc & ~odd) | ((bs ^ 0x8000000000000000u) & odd), y = (bs & ~odd) | (bc & odd);
-  return {radius * as_double(x ^ half), radius * as_double(y ^ half)};
+  const Bits odd = 0 - ((u1 >> 62) & 1u), half = u1 & 0x8000000000000000u;
+  const Bits bc = same_bits<Bits>(c), bs = same_bits<Bits>(s);
+  const Bits x = (bc & ~odd) | ((bs ^ 0x8000000000000000u) & odd), y = (bs & ~odd) | (bc & odd);
+  return {radius * same_bits<Real>(x ^ half), radius * same_bits<Real>(y ^ half)};
 }
 
 }  // namespace randla

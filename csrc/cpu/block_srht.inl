@@ -6,17 +6,6 @@
 namespace randla::cpu {
 namespace {
 
-template <class T, int N>
-inline __attribute__((always_inline)) void hadamard(Lanes<T>* v) {
-  for (int h = 1; h < N; h *= 2)
-    for (int i = 0; i < N; ++i)
-      if (!(i & h)) {
-        const Lanes<T> a = v[i], b = v[i + h];
-        v[i] = a + b;
-        v[i + h] = a - b;
-      }
-}
-
 constexpr int log2_of(int n) { return n <= 1 ? 0 : 1 + log2_of(n / 2); }
 
 // Two rounds of register-sized transforms: B = kOuter * kInner, inner lanes are neighbours.
@@ -44,7 +33,7 @@ void add_group(const Group<T, B>& g, int64_t column, int64_t width, int64_t out_
     for (int64_t c = 0; c < width; c += L) {
       Lanes<T> v[I];
       for (int i = 0; i < I; ++i) v[i] = load(g.row[o * I + i] + column + c) * g.sign_in[o * I + i];
-      hadamard<T, I>(v);
+      hadamard<Lanes<T>, I>(v);
       for (int i = 0; i < I; ++i) store(scratch + (o * I + i) * width + c, v[i]);
     }
   for (int i = 0; i < I; ++i)
@@ -54,7 +43,7 @@ void add_group(const Group<T, B>& g, int64_t column, int64_t width, int64_t out_
         v[o] = load(scratch + (o * I + i) * width + c);
         if (next) __builtin_prefetch(next->row[o * I + i] + next_column + c);
       }
-      hadamard<T, O>(v);
+      hadamard<Lanes<T>, O>(v);
       for (int o = 0; o < O; ++o) {
         const int r = o * I + i;
         if (r >= g.t) break;
@@ -175,7 +164,7 @@ void block_srht_piece(const BlockSrht& s, const SrhtTables& tables, Matrix<const
   }
 }
 
-// Column-major A: strips of a few columns are packed window by window, and their output strip is kept apart, contiguous.
+// General strides: strips of a few columns are packed window by window, and their output strip is kept apart, contiguous.
 template <class T, int B>
 void block_srht_packed(const BlockSrht& s, const SrhtTables& tables, Matrix<const T> A, int64_t j0, int64_t k0, int64_t k1,
                        int64_t c0, int64_t cols, Matrix<T> out, int64_t out_row0, T* scratch, T* packed, T* sums) {
@@ -211,11 +200,16 @@ struct SrhtTableMemory {
 };
 
 template <class T, int B>
+void block_srht_by_columns(const BlockSrht& s, const SrhtTables& tables, Matrix<const T> A, int64_t j0, Matrix<T> out);
+
+template <class T, int B>
 void block_srht_of(const BlockSrht& s, Matrix<const T> A, int64_t j0, int64_t k0, int64_t k1, Matrix<T> out) {
   const int64_t w0 = j0 / s.window_rows(), w1 = (j0 + A.rows + s.window_rows() - 1) / s.window_rows();
   const SrhtTableMemory memory(s, w0, w1);
   const int threads = max_threads();
   const int64_t out_row0 = s.block_start(k0);
+  if (A.row_stride == 1 && A.col_stride != 1 && k0 == 0 && k1 == s.blocks() && k1 >= kLanes<T>)
+    return block_srht_by_columns<T, B>(s, memory.tables, A, j0, out);
   if (A.col_stride != 1) {
     const int64_t width = kLanes<T>, strips = (A.cols + width - 1) / width;
     const int64_t workers = strips < threads ? strips : threads, d = s.block_start(k1) - out_row0;

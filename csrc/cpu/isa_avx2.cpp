@@ -1,3 +1,4 @@
+#define RANDLA_NATIVE_BYTES 32
 #include "cpu/isa_headers.h"
 
 #if defined(__clang__)
@@ -17,5 +18,5 @@
 #endif
 
 namespace randla::cpu {
-extern const Isa kAvx2 = {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); }, &kTable<float>, &kTable<double>};
+extern const Isa kAvx2 = {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); }, add_pieces, &kTable<float>, &kTable<double>};
 }

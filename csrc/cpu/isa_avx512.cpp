@@ -1,3 +1,6 @@
+#define RANDLA_NATIVE_BYTES 64
+// The compiler warns of its own intrinsics, whose unused operand is left undefined on purpose.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include "cpu/isa_headers.h"
 
 #if defined(__clang__)
@@ -17,5 +20,5 @@
 #endif
 
 namespace randla::cpu {
-extern const Isa kAvx512 = {"avx512", [] { return bool(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")); }, &kTable<float>, &kTable<double>};
+extern const Isa kAvx512 = {"avx512", [] { return bool(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")); }, add_pieces, &kTable<float>, &kTable<double>};
 }

@@ -1,7 +1,8 @@
+#define RANDLA_NATIVE_BYTES 16
 #include "cpu/isa_headers.h"
 #include "cpu/parallel.h"
 #include "cpu/isa_body.inl"
 
 namespace randla::cpu {
-extern const Isa kBaseline = {"baseline", [] { return true; }, &kTable<float>, &kTable<double>};
+extern const Isa kBaseline = {"baseline", [] { return true; }, add_pieces, &kTable<float>, &kTable<double>};
 }

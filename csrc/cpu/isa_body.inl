@@ -4,10 +4,18 @@
 
 #include "cpu/simd.h"
 
+#include "cpu/fwht.inl"
+
+#include "cpu/add_pieces.inl"
 #include "cpu/block_srht.inl"
+#include "cpu/block_srht_columns.inl"
+#include "cpu/count_sketch.inl"
 #include "cpu/dense_sketch.inl"
+#include "cpu/dense_product.inl"
+#include "cpu/gather.inl"
 #include "cpu/residual.inl"
 #include "cpu/sparse_sketch.inl"
+#include "cpu/srtt.inl"
 #include "cpu/triangular.inl"
 
 namespace randla::cpu {
@@ -16,12 +24,20 @@ namespace {
 template <class T>
 constexpr Kernels<T> kTable = {
     dense_sketch<T>,
+    dense_product<T>,
+    dense_product_adjoint<T>,
     sparse_sketch<T>,
     sparse_sketch_csr<T>,
     sparse_sketch_adjoint<T>,
     block_srht<T>,
     block_srht_adjoint<T>,
+    srtt<T>,
+    srtt_adjoint<T>,
+    gather<T>,
+    gather_csr<T>,
+    fwht<T>,
     residual<T>,
+    residual_complex<T>,
     residual_csr<T>,
     triangular<T>,
 };

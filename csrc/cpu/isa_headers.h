@@ -5,5 +5,10 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
+
+#if RANDLA_X86
+#include <immintrin.h>
+#endif
 
 #include "cpu/kernels.h"

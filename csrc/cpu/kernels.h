@@ -12,8 +12,11 @@ enum class TriangularOp : int { kSolve = 0, kSolveTransposed = 1, kMultiply = 2,
 
 template <class T>
 struct Kernels {
-  // out = S[i0 : i0 + rows, j0 : j0 + cols] of the Gaussian sketch with d rows.
-  void (*dense_sketch)(Matrix<T> out, int64_t i0, int64_t j0, int64_t d, uint64_t seed);
+  // out = S[i0 : i0 + rows, j0 : j0 + cols]. out has unit column stride.
+  void (*dense_sketch)(const DenseSketch& s, Matrix<T> out, int64_t i0, int64_t j0);
+  // out += S[:, j0 : j0 + A.rows] A and out = S[:, j0 : j0 + out.rows]' Y (out zero on entry). out has unit column stride.
+  void (*dense_product)(const DenseSketch& s, Matrix<const T> A, int64_t j0, Matrix<T> out);
+  void (*dense_product_adjoint)(const DenseSketch& s, Matrix<const T> Y, int64_t j0, Matrix<T> out);
 
   // out += S[:, j0 : j0 + A.rows] A. out has unit column stride.
   void (*sparse_sketch)(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<T> out);
@@ -26,10 +29,27 @@ struct Kernels {
   // out = S[:, j0 : j0 + out.rows]' Y, out zero on entry. Both have unit column stride.
   void (*block_srht_adjoint)(const BlockSrht& s, Matrix<const T> Y, int64_t j0, Matrix<T> out);
 
-  // r = b - A x, g = A' r, returns in squares[k] the squared norms of the columns of r; one read of A. x is (k, n), g is
-  // (k, n): one contiguous row per right-hand side, as are r and b (k, m). b may be null (zero).
-  void (*residual)(Matrix<const T> A, int64_t k, const double* x, const double* b, double* r, double* g, double* squares);
-  void (*residual_csr)(Csr<T> A, int64_t k, const double* x, const double* b, double* r, double* g, double* squares);
+  // out += S[:, j0 : j0 + A.rows] A and out = S[:, j0 : j0 + out.rows]' Y; kept lists the s.d rows of the transform that S keeps.
+  void (*srtt)(const Srtt& s, const int64_t* kept, Matrix<const T> A, int64_t j0, Matrix<T> out);
+  void (*srtt_adjoint)(const Srtt& s, const int64_t* kept, Matrix<const T> Y, int64_t j0, Matrix<T> out);
+
+  // out += S A for a sketch given by its entries. out has unit column stride.
+  void (*gather)(const EntryList& s, Matrix<const T> A, Matrix<T> out);
+  void (*gather_csr)(const EntryList& s, Csr<T> A, Matrix<T> out);
+
+  // to = scale * H along the middle axis of `from`, both (outer, n, inner) and contiguous; n is a power of two, to may be from.
+  void (*fwht)(const T* from, T* to, int64_t outer, int64_t n, int64_t inner, double scale);
+
+  // r = b - A x, g = A'(w r), returns in squares[k] the sums of w r^2 over each r; one read of A. x is (k, n), g is (k, n): one
+  // contiguous row per right-hand side, as are r and b (k, m). b may be null (zero). w (m) may be null (ones) and may hold
+  // negative values.
+  void (*residual)(Matrix<const T> A, int64_t k, const double* x, const double* b, const double* w, double* r, double* g,
+                   double* squares);
+  // The same for the real matrix of 2 n columns whose row i holds Re a, Im a of every entry a of row i in turn.
+  void (*residual_complex)(Matrix<const Complex<T>> A, int64_t k, const double* x, const double* b, const double* w, double* r,
+                           double* g, double* squares);
+  void (*residual_csr)(Csr<T> A, int64_t k, const double* x, const double* b, const double* w, double* r, double* g,
+                       double* squares);
 
   // Z = op(R) Z for k contiguous rows of Z, each n long; R is upper triangular, column-major.
   void (*triangular)(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k);
@@ -38,6 +58,8 @@ struct Kernels {
 struct Isa {
   const char* name;
   bool (*supported)();
+  // Adds to bins (pieces, rows, cols) the pieces of x (rows, cols), cut where round (pieces, cols) says.
+  void (*add_pieces)(const double* x, const double* round, double* bins, int64_t pieces, int64_t rows, int64_t cols);
   const Kernels<float>* f32;
   const Kernels<double>* f64;
 };

@@ -5,6 +5,10 @@
 namespace randla::cpu {
 namespace {
 
+// Size of the processor's own vectors, said by each isa_*.cpp (GCC defines no macros inside its target regions). For kernels
+// that add nothing across lanes: there the size of vectors cannot change a bit.
+constexpr int kNativeBytes = RANDLA_NATIVE_BYTES;
+
 template <class T>
 struct LanesOf;
 template <>

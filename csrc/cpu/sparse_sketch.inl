@@ -17,25 +17,44 @@ struct SortedWindow {
 
 inline void sort_window(const SparseSketch& s, int64_t column0, int64_t rows, SortedWindow out, uint32_t* row_of,
                         uint8_t* minus_of) {
-  for (int64_t o = 0; o <= s.d; ++o) out.start[o] = 0;
+  for (int64_t o = 0; o <= s.rows(); ++o) out.start[o] = 0;
   for (int64_t i = 0; i < rows; ++i) {
-    sparse_column(s, static_cast<uint64_t>(column0 + i), row_of + i * s.nnz, minus_of + i * s.nnz);
-    for (int t = 0; t < s.nnz; ++t) ++out.start[row_of[i * s.nnz + t] + 1];
+    sparse_column(s, static_cast<uint64_t>(column0 + i), row_of + i * s.count(), minus_of + i * s.count());
+    for (int t = 0; t < s.count(); ++t) ++out.start[row_of[i * s.count() + t] + 1];
   }
-  for (int64_t o = 0; o < s.d; ++o) out.start[o + 1] += out.start[o];
+  for (int64_t o = 0; o < s.rows(); ++o) out.start[o + 1] += out.start[o];
   // Filling moves each start to its end, which is the next start: shift back afterwards.
   for (int64_t i = 0; i < rows; ++i)
-    for (int t = 0; t < s.nnz; ++t)
-      out.entries[out.start[row_of[i * s.nnz + t]]++] = static_cast<uint16_t>(2 * i + minus_of[i * s.nnz + t]);
-  for (int64_t o = s.d; o > 0; --o) out.start[o] = out.start[o - 1];
+    for (int t = 0; t < s.count(); ++t)
+      out.entries[out.start[row_of[i * s.count() + t]]++] = static_cast<uint16_t>(2 * i + minus_of[i * s.count() + t]);
+  for (int64_t o = s.rows(); o > 0; --o) out.start[o] = out.start[o - 1];
   out.start[0] = 0;
 }
 
+// A piece of the matrix that will be wanted next, fetched a few lines at a time between other work.
+struct Ahead {
+  const char* row;
+  int64_t stride;  // bytes between rows
+  int64_t rows, lines, line;
+
+  inline __attribute__((always_inline)) void fetch() {
+    if (rows <= 0) return;
+    __builtin_prefetch(row + 64 * line, 0, 2);
+    if (++line == lines) {
+      line = 0;
+      row += stride;
+      --rows;
+    }
+  }
+};
+
 template <class T, int V>
-void add_window(const SortedWindow& w, int64_t d, const T* strip, const T* signs, T* out) {
+void add_window(const SortedWindow& w, int64_t d, const T* strip, const T* signs, T* out, Ahead ahead) {
   constexpr int64_t width = V * kLanes<T>;
+  const int64_t fetches = d > 0 ? (ahead.rows * ahead.lines + d - 1) / d : 0;
   for (int64_t o = 0; o < d; ++o) {
     const uint32_t begin = w.start[o], end = w.start[o + 1];
+    for (int64_t f = 0; f < fetches; ++f) ahead.fetch();
     if (begin == end) continue;
     Lanes<T> sum[V];
     for (int v = 0; v < V; ++v) sum[v] = load(out + o * width + v * kLanes<T>);
@@ -52,45 +71,58 @@ void add_window(const SortedWindow& w, int64_t d, const T* strip, const T* signs
 template <class T, int V>
 void sparse_sketch_strips(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<T> out) {
   constexpr int64_t width = V * kLanes<T>;
-  const int64_t windows = (A.rows + kWindow - 1) / kWindow, strips = (A.cols + width - 1) / width;
-  const int64_t batch = windows < kWindowsPerBatch ? windows : kWindowsPerBatch;
-  const int64_t per_window = kWindow * s.nnz;
+  const int64_t d = s.rows(), windows = (A.rows + kWindow - 1) / kWindow, strips = (A.cols + width - 1) / width;
+  const int64_t per_window = kWindow * s.count();
+  // Sorted windows are kept for all strips where that is little beside A; else the sums of all strips are kept instead.
+  const int64_t table = 4 * (d + 1) + 2 * per_window, allowed = A.rows * A.cols * static_cast<int64_t>(sizeof(T)) / 20;
+  const bool once = windows * table <= (allowed > (1 << 23) ? allowed : (1 << 23));
+  const int64_t batch = once || windows < kWindowsPerBatch ? windows : kWindowsPerBatch;
   const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.nnz)));
   const T signs[2] = {T(1), T(-1)};
-  Scratch<uint32_t> starts(batch * (s.d + 1)), rows_of(batch * per_window);
-  Scratch<uint16_t> entries(batch * per_window);
-  Scratch<uint8_t> minus_of(batch * per_window);
   const int threads = max_threads();
-  const int64_t workers = strips < threads ? strips : threads;
-  Scratch<T> strip_of(workers * kWindow * width), sums(strips * s.d * width);
-  parallel_for(strips, [&](int64_t q) { __builtin_memset(sums.data + q * s.d * width, 0, s.d * width * sizeof(T)); });
+  const int64_t workers = strips < threads ? strips : threads, sorters = batch < threads ? batch : threads;
+  Scratch<uint32_t> starts(batch * (d + 1)), rows_of(sorters * per_window);
+  Scratch<uint16_t> entries(batch * per_window);
+  Scratch<uint8_t> minus_of(sorters * per_window);
+  Scratch<T> strip_of(workers * kWindow * width), sums((once ? workers : strips) * d * width);
   for (int64_t w0 = 0; w0 < windows; w0 += batch) {
     const int64_t count = w0 + batch < windows ? batch : windows - w0;
-    auto sorted = [&](int64_t w) { return SortedWindow{starts.data + w * (s.d + 1), entries.data + w * per_window}; };
+    auto sorted = [&](int64_t w) { return SortedWindow{starts.data + w * (d + 1), entries.data + w * per_window}; };
+    auto rows_in = [&](int64_t w) { return (w0 + w + 1) * kWindow < A.rows ? kWindow : A.rows - (w0 + w) * kWindow; };
     parallel_for(count, [&](int64_t w) {
-      const int64_t i0 = (w0 + w) * kWindow, rows = i0 + kWindow < A.rows ? kWindow : A.rows - i0;
-      sort_window(s, j0 + i0, rows, sorted(w), rows_of.data + w * per_window, minus_of.data + w * per_window);
+      sort_window(s, j0 + (w0 + w) * kWindow, rows_in(w), sorted(w), rows_of.data + thread_index() * per_window,
+                  minus_of.data + thread_index() * per_window);
     });
     parallel_for(strips, [&](int64_t q) {
       T* strip = strip_of.data + thread_index() * kWindow * width;
+      T* sum = sums.data + (once ? thread_index() : q) * d * width;
       const int64_t c0 = q * width, cols = c0 + width < A.cols ? width : A.cols - c0;
+      if (w0 == 0) __builtin_memset(sum, 0, static_cast<size_t>(d * width) * sizeof(T));
       for (int64_t w = 0; w < count; ++w) {
-        const int64_t i0 = (w0 + w) * kWindow, rows = i0 + kWindow < A.rows ? kWindow : A.rows - i0;
-        pack<T>(A, i0, rows, c0, cols, strip, width);
-        add_window<T, V>(sorted(w), s.d, strip, signs, sums.data + q * s.d * width);
+        pack<T>(A, (w0 + w) * kWindow, rows_in(w), c0, cols, strip, width);
+        Ahead ahead = {};
+        if (w + 1 < count && A.col_stride == 1)
+          ahead = {reinterpret_cast<const char*>(A.at((w0 + w + 1) * kWindow, c0)), A.row_stride * static_cast<int64_t>(sizeof(T)),
+                   rows_in(w + 1), (cols * static_cast<int64_t>(sizeof(T)) + 63) / 64, 0};
+        else if (w + 1 < count && A.row_stride == 1)
+          ahead = {reinterpret_cast<const char*>(A.at((w0 + w + 1) * kWindow, c0)), A.col_stride * static_cast<int64_t>(sizeof(T)),
+                   cols, (rows_in(w + 1) * static_cast<int64_t>(sizeof(T)) + 63) / 64, 0};
+        add_window<T, V>(sorted(w), d, strip, signs, sum, ahead);
       }
+      if (w0 + count < windows) return;
+      for (int64_t o = 0; o < d; ++o)
+        for (int64_t c = 0; c < cols; ++c) *out.at(o, c0 + c) += sum[o * width + c] * scale;
     });
   }
-  parallel_for(strips, [&](int64_t q) {
-    const int64_t c0 = q * width, cols = c0 + width < A.cols ? width : A.cols - c0;
-    for (int64_t o = 0; o < s.d; ++o)
-      for (int64_t c = 0; c < cols; ++c) *out.at(o, c0 + c) += sums.data[(q * s.d + o) * width + c] * scale;
-  });
 }
 
 template <class T>
 void sparse_sketch(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<T> out) {
-  if (A.rows == 0 || A.cols == 0 || s.d == 0) return;
+  if (A.rows == 0 || A.cols == 0 || s.rows() == 0) return;
+  if (s.nnz == 1 && A.rows <= INT32_MAX) {
+    if (A.col_stride == 1 && A.cols >= 8 * kLanes<T>) return count_sketch_by_rows<T>(s, A, j0, out);
+    if (A.row_stride == 1 && A.col_stride != 1) return count_sketch_by_columns<T>(s, A, j0, out);
+  }
   if (A.cols <= kLanes<T>)
     sparse_sketch_strips<T, 1>(s, A, j0, out);
   else if (A.cols <= 2 * kLanes<T>)
@@ -99,20 +131,16 @@ void sparse_sketch(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<
     sparse_sketch_strips<T, 4>(s, A, j0, out);
 }
 
+// Rows [o0, o1) of the result gain the rows of A that a sorted window lists for them; each stays in the cache meanwhile.
 template <class T, class Index>
-void sparse_sketch_csr_piece(const SparseSketch& s, Csr<T> A, int64_t j0, int64_t o0, int64_t o1, Matrix<T> out) {
+void add_window_csr(const SortedWindow& w, Csr<T> A, int64_t i0, int64_t o0, int64_t o1, const T* signs, Matrix<T> out) {
   const Index* indptr = static_cast<const Index*>(A.indptr);
   const Index* indices = static_cast<const Index*>(A.indices);
-  const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.nnz)));
-  uint32_t rows[SparseSketch::kMaxNnz];
-  uint8_t minus[SparseSketch::kMaxNnz];
-  for (int64_t i = 0; i < A.rows; ++i) {
-    if (indptr[i] == indptr[i + 1]) continue;
-    sparse_column(s, static_cast<uint64_t>(j0 + i), rows, minus);
-    for (int t = 0; t < s.nnz; ++t) {
-      if (rows[t] < o0 || rows[t] >= o1) continue;
-      const T value = minus[t] ? -scale : scale;
-      T* to = out.row(rows[t]);
+  for (int64_t o = o0; o < o1; ++o) {
+    T* to = out.row(o);
+    for (uint32_t e = w.start[o]; e < w.start[o + 1]; ++e) {
+      const int64_t i = i0 + (w.entries[e] >> 1);
+      const T value = signs[w.entries[e] & 1];
       for (Index p = indptr[i]; p < indptr[i + 1]; ++p) to[indices[p]] += A.values[p] * value;
     }
   }
@@ -120,15 +148,36 @@ void sparse_sketch_csr_piece(const SparseSketch& s, Csr<T> A, int64_t j0, int64_
 
 template <class T>
 void sparse_sketch_csr(const SparseSketch& s, Csr<T> A, int64_t j0, Matrix<T> out) {
-  // Each piece owns a range of output rows and reads all of A, so pieces are few; sums run in ascending row order.
-  const int64_t pieces = max_threads();
-  parallel_for(pieces, [&](int64_t p) {
-    const int64_t o0 = s.d * p / pieces, o1 = s.d * (p + 1) / pieces;
-    if (A.wide)
-      sparse_sketch_csr_piece<T, int64_t>(s, A, j0, o0, o1, out);
-    else
-      sparse_sketch_csr_piece<T, int32_t>(s, A, j0, o0, o1, out);
-  });
+  constexpr int64_t grain = 32, least = 1024, most = 16384;
+  // As many rows as stay in L2 while every row of the result looks for its own among them.
+  const int64_t nnz = A.rows == 0 ? 0 : A.wide ? static_cast<const int64_t*>(A.indptr)[A.rows] : static_cast<const int32_t*>(A.indptr)[A.rows];
+  const int64_t fit = nnz > 0 ? 524288 / static_cast<int64_t>(sizeof(T) + 4) * A.rows / nnz : most;
+  const int64_t window = fit < least ? least : fit > most ? most : fit;
+  const int64_t d = s.rows(), windows = (A.rows + window - 1) / window, per_window = window * s.count();
+  const int64_t batch = windows < kWindowsPerBatch ? windows : kWindowsPerBatch;
+  const int64_t sorters = batch < max_threads() ? batch : max_threads();
+  const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.nnz))), signs[2] = {scale, -scale};
+  Scratch<uint32_t> starts(batch * (d + 1)), rows_of(sorters * per_window);
+  Scratch<uint16_t> entries(batch * per_window);
+  Scratch<uint8_t> minus_of(sorters * per_window);
+  auto sorted = [&](int64_t w) { return SortedWindow{starts.data + w * (d + 1), entries.data + w * per_window}; };
+  for (int64_t w0 = 0; w0 < windows; w0 += batch) {
+    const int64_t count = w0 + batch < windows ? batch : windows - w0;
+    parallel_for(count, [&](int64_t w) {
+      const int64_t i0 = (w0 + w) * window, rows = i0 + window < A.rows ? window : A.rows - i0;
+      sort_window(s, j0 + i0, rows, sorted(w), rows_of.data + thread_index() * per_window,
+                  minus_of.data + thread_index() * per_window);
+    });
+    parallel_for((d + grain - 1) / grain, [&](int64_t piece) {
+      const int64_t o0 = piece * grain, o1 = o0 + grain < d ? o0 + grain : d;
+      for (int64_t w = 0; w < count; ++w) {
+        if (A.wide)
+          add_window_csr<T, int64_t>(sorted(w), A, (w0 + w) * window, o0, o1, signs, out);
+        else
+          add_window_csr<T, int32_t>(sorted(w), A, (w0 + w) * window, o0, o1, signs, out);
+      }
+    });
+  }
 }
 
 template <class T>
@@ -143,7 +192,7 @@ void sparse_sketch_adjoint(const SparseSketch& s, Matrix<const T> Y, int64_t j0,
       sparse_column(s, static_cast<uint64_t>(j0 + i), rows, minus);
       for (int64_t c = 0; c < out.cols; ++c) {
         T v = T(0);
-        for (int t = 0; t < s.nnz; ++t) {
+        for (int t = 0; t < s.count(); ++t) {
           const T y = *Y.at(rows[t], c);
           v += minus[t] ? -y : y;
         }

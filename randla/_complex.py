@@ -1,0 +1,177 @@
+"""Complex problems as real ones: A x = b with x = y + i z is [Re A, -Im A; Im A, Re A] [y; z] = [Re b; Im b].
+
+That matrix is never made. Two real right-hand sides for the matrix V that holds Re, Im of every entry of A in turn, which is A
+itself in memory, give its products: one pass over A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import aslinearoperator
+
+from . import _check
+from ._tall import Blocks, Dense, Sparse, TallMatrix, interleaved, products
+from .blocks import RowBlocks
+from .sketch import SketchOperator
+
+
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    return np.zeros(0, dtype).real.dtype
+
+
+class ComplexDense(Dense):
+    """V of an array whose rows are not contiguous."""
+
+    def __init__(self, A: np.ndarray, weights: np.ndarray | None = None):
+        super().__init__(A, weights)
+        self.shape, self.dtype = (A.shape[0], 2 * A.shape[1]), real_dtype(A.dtype)
+
+    def _sketch(self, S: SketchOperator) -> np.ndarray:
+        return self._sketch_by_pieces(S)
+
+    @property
+    def by_columns(self) -> bool:
+        return True
+
+    def _copy(self, i0: int, i1: int, c0: int, c1: int, out: np.ndarray) -> None:
+        out.view(np.complex128)[:] = self.A[i0:i1, c0 // 2 : c1 // 2]
+
+    def _rows(self, i0: int, i1: int) -> np.ndarray:
+        out = np.empty((i1 - i0, self.shape[1]))
+        self._copy(i0, i1, 0, self.shape[1], out)
+        return out if self.weights is None else out * self.roots[i0:i1, None]
+
+
+class _Embedded(TallMatrix):
+    """[Re A, -Im A; Im A, Re A] of shape (2m, 2n), of A or of its conjugate."""
+
+    copies = 2
+
+    def _sample(self, S: SketchOperator) -> SketchOperator:
+        """The same rows of A are mixed in the upper and in the lower half."""
+        return S.distribution.sample(-(-S.shape[0] // 2), S.shape[1] // 2, rng=S.seed)
+
+
+class Complex(_Embedded):
+    """Through V, (m, 2n)."""
+
+    def __init__(self, A: Any, weights: np.ndarray | None = None, conjugate: bool = False):
+        self.A = A
+        self.V = self._interleaved(A, weights)
+        self.sign = -1.0 if conjugate else 1.0
+        self.shape, self.dtype = (2 * A.shape[0], 2 * A.shape[1]), self.V.dtype
+        self.default_sketch = self.V.default_sketch
+
+    def _interleaved(self, A: Any, weights: np.ndarray | None) -> TallMatrix:
+        if isinstance(A, RowBlocks):
+            return Blocks(A, weights)
+        if sp.issparse(A):
+            return Sparse(interleaved(A), weights)
+        by_rows = A.strides[1] == A.itemsize or A.shape[1] == 1
+        return Dense(interleaved(A), weights) if by_rows and A.shape[1] else ComplexDense(A, weights)
+
+    @property
+    def passes(self) -> int:  # type: ignore[override]
+        return self.V.passes
+
+    @property
+    def bytes_per_pass(self) -> int:
+        return self.V.bytes_per_pass
+
+    @property
+    def holds_sketch(self) -> bool:
+        return self.V.holds_sketch
+
+    def residual(self, X: np.ndarray, B: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        (m, n), k = (self.shape[0] // 2, self.shape[1] // 2), len(X)
+        y, z = X[:, :n], X[:, n:]
+        Z = np.empty((2 * k, 2 * n))
+        Z[0::2, 0::2], Z[0::2, 1::2] = y, -self.sign * z
+        Z[1::2, 0::2], Z[1::2, 1::2] = z, self.sign * y
+        halves = None if B is None else np.ascontiguousarray(B).reshape(2 * k, m)
+        R, H, squares = self.V.residual(Z, halves)
+        G = np.empty((k, 2 * n))
+        G[:, :n] = H[0::2, 0::2] + self.sign * H[1::2, 1::2]
+        G[:, n:] = H[1::2, 0::2] - self.sign * H[0::2, 1::2]
+        return R.reshape(k, 2 * m), G, squares[0::2] + squares[1::2]
+
+    def sketched(self, S: SketchOperator, B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        halves = np.ascontiguousarray(B).reshape(2 * len(B), self.shape[0] // 2)
+        for SV, SB in self.V.sketched(self._sample(S), halves):
+            yield self._embedded(SV), np.vstack([SB[:, 0::2], SB[:, 1::2]])
+
+    def _embedded(self, V: np.ndarray) -> np.ndarray:
+        re, im = V[:, 0::2], self.sign * V[:, 1::2]
+        return np.block([[re, -im], [im, re]])
+
+    def row_blocks(self, rows: int) -> Iterator[np.ndarray]:
+        for block in self.V.row_blocks(max(1, rows // 2)):
+            yield self._embedded(block)
+
+    def is_finite(self) -> bool:
+        return self.V.is_finite()
+
+    def transposed(self) -> TallMatrix:
+        # The adjoint of A is the conjugate of its transpose.
+        return Complex(self.A.T.tocsr() if sp.issparse(self.A) else self.A.T, conjugate=self.sign > 0)
+
+
+class ComplexOperator(_Embedded):
+    """Through matvec and rmatvec with complex vectors."""
+
+    by_products = True
+
+    def __init__(self, A: Any, weights: np.ndarray | None = None):
+        m, n = A.shape
+        self.A, self.shape = A, (2 * int(m), 2 * int(n))
+        self.dtype = real_dtype(_check.dtype_of(np.dtype(A.dtype), "A"))
+        self.weights, self.passes = weights, 0
+
+    def _complex(self, X: np.ndarray) -> np.ndarray:
+        half = X.shape[1] // 2
+        return X[:, :half] + 1j * X[:, half:]
+
+    def _real(self, X: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.hstack([X.real, X.imag]), dtype=np.float64)
+
+    def _weighted(self, R: np.ndarray) -> np.ndarray:
+        return R if self.weights is None else R * np.tile(self.weights, 2)
+
+    def residual(self, X: np.ndarray, B: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        R = (0.0 if B is None else B) - self._real(products(self.A, "matmat", "matvec", self._complex(X)))
+        weighted = self._weighted(R)
+        self.passes += 1
+        if self.weights is not None:
+            R[:, np.tile(self.weights == 0, 2)] = 0
+        G = self._real(products(self.A, "rmatmat", "rmatvec", self._complex(weighted)))
+        return R, G, np.einsum("ij,ij->i", weighted, R)
+
+    def times(self, X: np.ndarray) -> np.ndarray:
+        self.passes += 1
+        return self._real(products(self.A, "matmat", "matvec", self._complex(X)))
+
+    def adjoint_times(self, Y: np.ndarray) -> np.ndarray:
+        self.passes += 1
+        return self._real(products(self.A, "rmatmat", "rmatvec", self._complex(self._weighted(Y))))
+
+    def sketched(self, S: SketchOperator, B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self.passes += 1
+        T, n, m = self._sample(S), self.shape[1] // 2, self.shape[0] // 2
+        roots = None if self.weights is None else np.sqrt(self.weights)
+        SA = np.empty((T.shape[0], n), complex)
+        for j in range(0, n, 32):
+            columns = products(self.A, "matmat", "matvec", np.eye(min(32, n - j), n, j, dtype=complex))
+            SA[:, j : j + len(columns)] = T @ (columns if roots is None else columns * roots).T
+        halves = np.ascontiguousarray(B).reshape(2 * len(B), m)
+        SB = T @ (halves if roots is None else halves * roots).T
+        yield np.block([[SA.real, -SA.imag], [SA.imag, SA.real]]), np.vstack([SB[:, 0::2], SB[:, 1::2]])
+
+    def is_finite(self) -> bool:
+        return True
+
+    def transposed(self) -> TallMatrix:
+        return ComplexOperator(aslinearoperator(self.A).H)

@@ -1,0 +1,5 @@
+"""Structured matrices: fast transforms."""
+
+from .transforms import fwht
+
+__all__ = ["fwht"]
