@@ -1,10 +1,15 @@
 """The measuring behind `randla bench`: its judge against exact oracles, its timing, its tables."""
 
+import importlib
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from ls_oracles import backward_error, karlson_walden, refined_solution
 
+import randla
 from randla import datasets
 from randla.bench import accuracy, lstsq, measure, report, sketch
 
@@ -106,3 +111,207 @@ def test_table_as_text_markdown_and_html():
     assert table.markdown() == "| name | value |\n|---|---:|\n| a<b | 1 |\n| c | 22 |"
     assert "<tr class=ours><td>a&lt;b</td>" in table.html()
     assert "n &amp; m" in table.html()
+
+
+# The measurements behind the tables
+
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+SKETCH_GROUPS = ("families", "csr", "dense", "fill", "fwht", "threads")
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """A module of benchmarks/ by name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.fixture
+def quick(benchmarks, tmp_path, one_blas_thread):
+    """Run groups on tiny problems and return what was kept, with the figures of its rows."""
+
+    def run(*names):
+        assert benchmarks("report").main(["run", "--quick", "-o", str(tmp_path), "--only", *names]) == 0
+        data = json.loads((tmp_path / "sketch.json").read_text())
+        assert list(tmp_path.iterdir()) == [tmp_path / "sketch.json"]
+        assert all(group["provenance"]["numpy"] == np.__version__ for group in data["groups"].values())
+        return data, benchmarks("rows_sketch").rows_of(data)
+
+    return run
+
+
+@pytest.mark.parametrize("name", SKETCH_GROUPS)
+def test_groups_of_the_sketch_engine_run_and_give_figures(name, quick, benchmarks, capsys):
+    data, rows = quick(name)
+    assert list(data["groups"]) == [name]
+    assert len(rows) == {"families": 12, "csr": 1, "dense": 4, "fill": 1, "fwht": 9, "threads": 5}[name]
+    assert all(np.isfinite(row.ratio) and (row.ratio > 0 or "memory" in row.problem) for row in rows)
+    shown = capsys.readouterr().out
+    tables = benchmarks("rows_sketch").TABLES
+    assert all(row.problem in shown for row in rows)
+    assert tables["sketch-goals"](data) in shown
+    assert [mark for mark, table in tables.items() if mark != "sketch-goals" and table(data)] == [
+        mark for mark in tables if mark == name
+    ]
+
+
+def test_product_alone_is_the_product(benchmarks):
+    figures = benchmarks("figures_sketch")
+    rng = np.random.default_rng(0)
+    A, d = rng.standard_normal((53_000, 3)), 40
+    block = randla.Gaussian().sample(d, figures.BLOCK // d, rng=0).to_dense()
+    S = np.hstack([block, block, block])[:, : len(A)]
+    assert len(A) % block.shape[1]
+    call = figures.product_alone(A, d)
+    for _ in range(2):
+        assert np.allclose(call(), S @ A)
+
+
+def test_memory_is_that_beside_the_result(benchmarks):
+    grown = {"Gaussian()": 8, "Rademacher()": 40}
+    record = {
+        "times": {name: [1.0] for name in (*grown, "gemm")},
+        "memory": {k: {"before": 2**20, "peak": (1 + 4 + v) * 2**20, "result": 2**22} for k, v in grown.items()},
+    }
+    rows = benchmarks("rows_sketch").dense_rows({"m": 1, "n": 1, "d": 1, **record})
+    assert [row.ratio for row in rows] == [1, 8, 1, 40]
+    assert [row.met for row in rows] == [True, True, True, False]
+
+
+def test_anonymous_memory_is_what_arrays_take(benchmarks):
+    own = benchmarks("own_memory")
+    with own.Peak() as peak:
+        assert np.ones(1 << 23).all()
+    assert 60e6 < peak.most - peak.before < 100e6
+
+
+def test_lsqr_iterations_are_the_fewest_that_reach_the_level(benchmarks):
+    figures = benchmarks("figures_solve")
+    A, b, _ = datasets.least_squares(600, 30, cond=30, residual=0.5, rng=3)
+    judge = accuracy.Reference(A, b)
+    level = 1e-9
+    count, error, reached = figures.iterations_to(level, A, b, judge, 10.0)
+    errors = [judge.backward_error(figures.plain_lsqr(A, b, k)[0]) for k in range(1, count + 1)]
+    first = 1 + next(i for i, e in enumerate(errors) if e <= level)
+    assert reached
+    assert error == errors[count - 1] <= level
+    assert first <= count <= first + 1 + first // 20
+    assert figures.iterations_to(0.0, A, b, judge, 10.0)[2] is False
+
+
+def test_sparse_problems_without_data_are_named(quick, benchmarks, monkeypatch):
+    monkeypatch.delenv("RANDLA_DATA", raising=False)
+    data, rows = quick("sparse", "defaults w8a")
+    assert rows == []
+    assert data["groups"]["sparse"]["missing"] == list(benchmarks("figures_solve").REAL)
+    assert "RANDLA_DATA" in data["groups"]["defaults w8a"]["missing"]
+    tables = benchmarks("rows_sketch").TABLES
+    assert tables["defaults"](data) == tables["sizes"](data) == ""
+    assert tables["sparse"](data).strip() == "Not measured, as the data were not there: w8a, a9a, kdd99_onehot."
+
+
+def test_sparse_problem_against_lsqr(quick, benchmarks, monkeypatch, data_file):
+    monkeypatch.setenv("RANDLA_DATA", str(data_file("a9a.npz").parent))
+    monkeypatch.setattr(benchmarks("figures_solve"), "REAL", ("a9a",))
+    data, rows = quick("sparse")
+    record = data["groups"]["sparse"]["records"]["a9a"]
+    assert record["lsqr_reached"]
+    assert record["lsqr_backward_error"] <= record["level"] == pytest.approx(2.2e-16, rel=0.01)
+    assert record["backward_error"] <= record["level"]
+    assert [row.problem for row in rows] == ["a9a, 652 x 123 CSR"]
+    assert "| a9a | " in benchmarks("rows_sketch").TABLES["sparse"](data)
+
+
+def test_columns_of_unit_norm(benchmarks):
+    A = sp.csr_array(np.array([[3.0, 0.0, 0.0], [4.0, 0.0, -2.0]]))
+    assert np.allclose(benchmarks("figures_solve").unit_columns(A).toarray(), [[0.6, 0, 0], [0.8, 0, -1]])
+
+
+def test_problem_on_disk_is_solved_in_little_memory_to_the_same_bits(quick, benchmarks):
+    data, rows = quick("memmap")
+    record = data["groups"]["memmap"]
+    assert record["status"] == "CONVERGED"
+    assert record["certificate"] < 2.3e-16
+    assert 0 < record["anonymous_before"] <= record["anonymous_peak"] < record["limit"] == 2**30
+    assert record["entries_that_differ"] == 0
+    assert record["passes"] == record["in_memory_passes"]
+    assert all(row.met for row in rows)
+    assert f"| passes | {record['passes']} |" in benchmarks("rows_sketch").TABLES["memmap"](data)
+
+
+def test_problem_on_disk_is_of_condition_1e6_with_a_residual_of_a_tenth(benchmarks, tmp_path):
+    benchmarks("figures_solve").write_problem(tmp_path, 3_000, 20, lambda text: None)
+    A, b = np.fromfile(tmp_path / "A.bin").reshape(3_000, 20), np.load(tmp_path / "b.npy")
+    assert 5e5 < np.linalg.cond(A) < 2e6
+    x = np.linalg.lstsq(A, b, rcond=None)[0]
+    assert 0.01 < np.linalg.norm(b - A @ x) / np.linalg.norm(b) < 0.5
+
+
+def test_defaults_are_measured_over_families_and_sizes(quick, benchmarks):
+    data, rows = quick("defaults 200000x200 coherent")
+    group = data["groups"]["defaults 200000x200 coherent"]
+    assert rows == []
+    cells = group["cells"]
+    assert {cell["distribution"] for cell in cells} == set(benchmarks("figures_solve").DISTRIBUTIONS)
+    assert all(cell["d"] == cell["ratio"] * group["n"] for cell in cells)
+    timed = [cell for cell in cells if "times" in cell]
+    assert all(cell["certified"] and cell["backward_error"] <= 2.3e-16 for cell in timed)
+    assert 0 < len(timed) <= benchmarks("figures_solve").FINALISTS
+    tables = benchmarks("rows_sketch").TABLES
+    assert tables["sizes"](data).count("**") == 2
+    assert f"| {group['model']['distribution']}, " in tables["defaults"](data)
+
+
+def test_coherent_problem_has_rows_that_carry_directions(benchmarks):
+    A, _ = benchmarks("figures_solve").coherent(200_000, 200, True)
+    Q, _ = np.linalg.qr(A)
+    leverage = np.linalg.norm(Q, axis=1) ** 2
+    assert np.count_nonzero(leverage > 0.9) == A.shape[1] // 2
+    assert np.linalg.cond(A) > 1e5
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["fill"], ["fill"]),
+        (["lstsq"], ["lstsq 200000x500", "lstsq 1000000x100", "lstsq 50000x2000"]),
+        (["defaults w8a", "shapes"], ["shapes", "defaults w8a"]),
+    ],
+)
+def test_groups_are_chosen_by_words(words, names, benchmarks):
+    chosen = benchmarks("report").groups(words)
+    assert [name for members in chosen.values() for name in members] == names
+
+
+def test_unknown_group_is_named(benchmarks):
+    with pytest.raises(ValueError, match=r"--only must name groups of .*families.*; got 'famil'"):
+        benchmarks("report").groups(["famil"])
+
+
+def test_quick_figures_do_not_replace_real_ones(benchmarks, capsys):
+    with pytest.raises(SystemExit):
+        benchmarks("report").main(["run", "--quick", "--only", "fill"])
+    assert "must not replace" in capsys.readouterr().err
+
+
+def test_groups_are_kept_until_they_are_measured_again(quick):
+    first, _ = quick("fill")
+    both, _ = quick("csr")
+    assert list(both["groups"]) == ["fill", "csr"]
+    assert both["groups"]["fill"] == first["groups"]["fill"]
+
+
+def test_copy_by_threads_copies_all():
+    source = np.arange(1001.0).reshape(7, 143, order="F")
+    for threads in (1, 2, 3):
+        out = np.zeros_like(source)
+        measure.copy_by_threads(source, out, threads)()
+        assert np.array_equal(out, source)
+
+
+def test_pause_comes_before_each_turn(monkeypatch):
+    seen = []
+    monkeypatch.setattr(measure.time, "sleep", seen.append)
+    measure.interleave({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=1, pause=0.25, warmup=False)
+    assert seen == [0.25, "a", 0.25, "b"]

@@ -19,7 +19,16 @@ import scipy
 
 import randla
 
-__all__ = ["GEMM_SIZE", "Timings", "gemm", "interleave", "provenance", "read_by_product", "read_by_sum"]
+__all__ = [
+    "GEMM_SIZE",
+    "Timings",
+    "copy_by_threads",
+    "gemm",
+    "interleave",
+    "provenance",
+    "read_by_product",
+    "read_by_sum",
+]
 
 Progress = Callable[[str], None]
 GEMM_SIZE = 2048
@@ -47,6 +56,7 @@ def interleave(
     least: int = 3,
     budget: float = 60.0,
     min_time: float = 0.02,
+    pause: float = 0.0,
     warmup: bool = True,
     progress: Progress = lambda text: None,
 ) -> tuple[Timings, dict[str, Any]]:
@@ -63,6 +73,9 @@ def interleave(
         Seconds after which no new round starts.
     min_time : float
         A call shorter than this is repeated within its turn until the turn is about this long.
+    pause : float
+        Seconds of rest before each turn: threads of a BLAS wait busily for some milliseconds after a call, and would take a
+        core from the next case.
     warmup : bool
         Call everything once untimed first, so that threads, caches and page tables are ready.
 
@@ -97,6 +110,7 @@ def interleave(
             call = cases[name]
             results.pop(name, None)
             gc.collect()
+            time.sleep(pause)
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 result = call()
@@ -111,12 +125,19 @@ def read_by_product(A: np.ndarray) -> Callable[[], Any]:
     return lambda: np.matmul(A, x, out=y)
 
 
-def read_by_sum(A: np.ndarray) -> Callable[[], Any]:
-    """Read A once, as a sum on all cores."""
-    threads = os.cpu_count() or 1
+def read_by_sum(A: np.ndarray, threads: int | None = None) -> Callable[[], Any]:
+    """Read A once, as a sum on all cores or on so many threads."""
+    threads = threads or os.cpu_count() or 1
     parts = np.array_split(A.ravel(order="K"), threads)
     pool = ThreadPoolExecutor(threads)
     return lambda: sum(pool.map(np.sum, parts))
+
+
+def copy_by_threads(source: np.ndarray, out: np.ndarray, threads: int) -> Callable[[], Any]:
+    """Copy one contiguous array to another of the same layout, a part on each thread."""
+    parts = [np.array_split(array.ravel(order="K"), threads) for array in (out, source)]
+    pool = ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(np.copyto, *parts))
 
 
 def gemm(dtype: Any = np.float64) -> Callable[[], Any]:

@@ -16,17 +16,23 @@ from randla.bench.measure import Progress, interleave, read_by_product, read_by_
 
 __all__ = ["FAMILIES", "families", "run", "scipy_csc", "stack_as_csc"]
 
-FAMILIES = ("SparseStack(8)", "SparseSign(8)", "CountSketch()", "BlockSRHT()")
+FAMILIES = ("SparseStack(8)", "SparseSign(8)", "CountSketch()", "BlockSRHT()", "SRTT()", "LessUniform(64)")
 
 
 def families(names: Sequence[str] = FAMILIES) -> dict[str, Any]:
     """Distributions by the text that makes them."""
     known = {
         "SparseStack(8)": randla.SparseStack(nnz=8),
+        "SparseStack(4)": randla.SparseStack(nnz=4),
         "SparseSign(8)": randla.SparseSign(nnz=8),
         "CountSketch()": randla.CountSketch(),
         "BlockSRHT()": randla.BlockSRHT(),
+        "SRTT()": randla.SRTT(),
+        'SRTT("dct")': randla.SRTT("dct"),
+        "LessUniform(64)": randla.LessUniform(nnz=64),
+        "RowSample()": randla.RowSample(),
         "Gaussian()": randla.Gaussian(),
+        "Rademacher()": randla.Rademacher(),
     }
     return {name: known[name] for name in names}
 
