@@ -145,16 +145,6 @@ void fwht_contiguous(const T* from, T* to, int64_t n, T scale) {
   scale_all(to, n, scale);
 }
 
-// A strip of n rows of one vector each, in place. Parts that fit the cache are finished before the far stages begin.
-template <class T>
-void fwht_strip(T* strip, int64_t n) {
-  using V = Lanes<T>;
-  constexpr int64_t part = 4096;
-  if (n <= part) return fwht_stages<T, V>(strip, n, 1);
-  for (int64_t i = 0; i < n; i += part) fwht_stages<T, V>(strip + i * kLanes<T>, part, 1);
-  fwht_stages<T, V>(strip, n, part);
-}
-
 // Along the middle axis of (outer, n, inner) a pass takes 2^bits rows that lie `h` apart and as many of their columns as fit L1,
 // and finishes their stages in a tile: in place they would share few cache sets, being a power of two apart. The first stages
 // read from the matrix, the last ones write to it.

@@ -7,7 +7,9 @@
 namespace randla::cpu {
 namespace {
 
-constexpr int64_t kWindow = 2048;        // rows whose strip stays in the cache
+// Rows whose strip stays in the cache. Short pieces of rows cost the memory more than long ones: row-major matrices are read in
+// wider strips of fewer rows.
+constexpr int64_t kWindow = 3072, kWindowByRows = 1536;
 constexpr int64_t kWindowsPerBatch = 8;  // sorted at a time; their strips reuse the output strip
 
 struct SortedWindow {
@@ -70,9 +72,9 @@ void add_window(const SortedWindow& w, int64_t d, const T* strip, const T* signs
 
 template <class T, int V>
 void sparse_sketch_strips(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<T> out) {
-  constexpr int64_t width = V * kLanes<T>;
-  const int64_t d = s.rows(), windows = (A.rows + kWindow - 1) / kWindow, strips = (A.cols + width - 1) / width;
-  const int64_t per_window = kWindow * s.count();
+  constexpr int64_t width = V * kLanes<T>, window = V > 4 ? kWindowByRows : kWindow;
+  const int64_t d = s.rows(), windows = (A.rows + window - 1) / window, strips = (A.cols + width - 1) / width;
+  const int64_t per_window = window * s.count();
   // Sorted windows are kept for all strips where that is little beside A; else the sums of all strips are kept instead.
   const int64_t table = 4 * (d + 1) + 2 * per_window, allowed = A.rows * A.cols * static_cast<int64_t>(sizeof(T)) / 20;
   const bool once = windows * table <= (allowed > (1 << 23) ? allowed : (1 << 23));
@@ -84,28 +86,28 @@ void sparse_sketch_strips(const SparseSketch& s, Matrix<const T> A, int64_t j0, 
   Scratch<uint32_t> starts(batch * (d + 1)), rows_of(sorters * per_window);
   Scratch<uint16_t> entries(batch * per_window);
   Scratch<uint8_t> minus_of(sorters * per_window);
-  Scratch<T> strip_of(workers * kWindow * width), sums((once ? workers : strips) * d * width);
+  Scratch<T> strip_of(workers * window * width), sums((once ? workers : strips) * d * width);
   for (int64_t w0 = 0; w0 < windows; w0 += batch) {
     const int64_t count = w0 + batch < windows ? batch : windows - w0;
     auto sorted = [&](int64_t w) { return SortedWindow{starts.data + w * (d + 1), entries.data + w * per_window}; };
-    auto rows_in = [&](int64_t w) { return (w0 + w + 1) * kWindow < A.rows ? kWindow : A.rows - (w0 + w) * kWindow; };
+    auto rows_in = [&](int64_t w) { return (w0 + w + 1) * window < A.rows ? window : A.rows - (w0 + w) * window; };
     parallel_for(count, [&](int64_t w) {
-      sort_window(s, j0 + (w0 + w) * kWindow, rows_in(w), sorted(w), rows_of.data + thread_index() * per_window,
+      sort_window(s, j0 + (w0 + w) * window, rows_in(w), sorted(w), rows_of.data + thread_index() * per_window,
                   minus_of.data + thread_index() * per_window);
     });
     parallel_for(strips, [&](int64_t q) {
-      T* strip = strip_of.data + thread_index() * kWindow * width;
+      T* strip = strip_of.data + thread_index() * window * width;
       T* sum = sums.data + (once ? thread_index() : q) * d * width;
       const int64_t c0 = q * width, cols = c0 + width < A.cols ? width : A.cols - c0;
       if (w0 == 0) __builtin_memset(sum, 0, static_cast<size_t>(d * width) * sizeof(T));
       for (int64_t w = 0; w < count; ++w) {
-        pack<T>(A, (w0 + w) * kWindow, rows_in(w), c0, cols, strip, width);
+        pack<T>(A, (w0 + w) * window, rows_in(w), c0, cols, strip, width);
         Ahead ahead = {};
         if (w + 1 < count && A.col_stride == 1)
-          ahead = {reinterpret_cast<const char*>(A.at((w0 + w + 1) * kWindow, c0)), A.row_stride * static_cast<int64_t>(sizeof(T)),
+          ahead = {reinterpret_cast<const char*>(A.at((w0 + w + 1) * window, c0)), A.row_stride * static_cast<int64_t>(sizeof(T)),
                    rows_in(w + 1), (cols * static_cast<int64_t>(sizeof(T)) + 63) / 64, 0};
         else if (w + 1 < count && A.row_stride == 1)
-          ahead = {reinterpret_cast<const char*>(A.at((w0 + w + 1) * kWindow, c0)), A.col_stride * static_cast<int64_t>(sizeof(T)),
+          ahead = {reinterpret_cast<const char*>(A.at((w0 + w + 1) * window, c0)), A.col_stride * static_cast<int64_t>(sizeof(T)),
                    cols, (rows_in(w + 1) * static_cast<int64_t>(sizeof(T)) + 63) / 64, 0};
         add_window<T, V>(sorted(w), d, strip, signs, sum, ahead);
       }
@@ -127,8 +129,10 @@ void sparse_sketch(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<
     sparse_sketch_strips<T, 1>(s, A, j0, out);
   else if (A.cols <= 2 * kLanes<T>)
     sparse_sketch_strips<T, 2>(s, A, j0, out);
-  else
+  else if (A.cols <= 4 * kLanes<T> || A.col_stride != 1)
     sparse_sketch_strips<T, 4>(s, A, j0, out);
+  else
+    sparse_sketch_strips<T, 8>(s, A, j0, out);
 }
 
 // Rows [o0, o1) of the result gain the rows of A that a sorted window lists for them; each stays in the cache meanwhile.
