@@ -114,7 +114,12 @@ def sparse(quick: bool, progress: Progress) -> dict[str, Any]:
             continue
         assert b is not None
         rows = slice(None, None, 50 if quick else 1)
-        records[name] = against_lsqr(unit_columns(A[rows]), b[rows], quick, partial(labelled, progress, name))
+        scaled_name = f"{name}, columns of norm one"
+        problems = {scaled_name: unit_columns(A[rows])}
+        if name != "kdd99_onehot":  # of whose columns, of sizes 1 to 1e9, LSQR as it is makes nothing
+            problems = {name: A[rows], **problems}
+        for label, X in problems.items():
+            records[label] = against_lsqr(X, b[rows], quick, partial(labelled, progress, label))
     return {"records": records, "missing": missing}
 
 
@@ -140,8 +145,17 @@ def write_problem(folder: Path, m: int, n: int, progress: Progress) -> None:
     np.save(folder / "b.npy", b)
 
 
+def available_memory() -> float:
+    """Bytes that Linux would give without swapping; 0 where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0.0)
+
+
 def memmap(quick: bool, progress: Progress) -> dict[str, Any]:
-    """A matrix on disk, eight times the memory allowed; its first rows in memory and on disk."""
+    """A matrix on disk, eight times the memory allowed; the same in memory, or as many of its rows as there is room for."""
     m, n = (20_000, 50) if quick else MAPPED
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -153,7 +167,8 @@ def memmap(quick: bool, progress: Progress) -> dict[str, Any]:
         record: dict[str, Any] = {"m": m, "n": n, "wanted_m": wanted, "bytes": 8 * m * n, **solved}
         progress("comparing with a matrix in memory")
         whole = np.memmap(folder / "A.bin", np.float64, "r", shape=(m, n))
-        mapped, b = whole[:COPIED_ROWS], np.load(folder / "b.npy")[:COPIED_ROWS]
+        rows = m if available_memory() > 1.5 * 8 * m * n else COPIED_ROWS
+        mapped, b = whole[:rows], np.load(folder / "b.npy")[:rows]
         # Iterations depend on d / n, and the cost model chooses that by the size of A.
         options = {"rng": 1, "method": "spir", "sketch_size": plan.sketch_size(wrap(whole), "spir", 1, EPS)}
         on_disk, in_memory = (randla.lstsq(A, b, **options) for A in (mapped, np.array(mapped)))

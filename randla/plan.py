@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._matrix import TallMatrix
+from ._tall import Sparse
 
 READ = 34e9  # bytes per second, all cores
 GEMM, GEMM_HALF = 100e9, 60  # float64 flops per second; columns at which half of it is reached
@@ -52,7 +53,7 @@ def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bo
 
 
 def direct_seconds(m: int, n: int, k: int, itemsize: int) -> float:
-    rate = QR_SMALL + (QR_LARGE - QR_SMALL) * n / (n + QR_HALF)
+    rate = qr_rate(n)
     return (2 * m * n * n + 4 * m * n * k) / (rate * 8 / itemsize) + 3 * m * n * itemsize / READ + 2e-5
 
 
@@ -72,17 +73,25 @@ def pass_seconds(size: float, n: int, k: int) -> float:
     return size / READ * max(1.0, 0.35 * k + 0.65) + 8 * n * n * k / SOLVE + STEP
 
 
-def _spir_seconds(n: int, d: float, one_pass: float, nats: float) -> float:
+def qr_rate(n: int) -> float:
+    return QR_SMALL + (QR_LARGE - QR_SMALL) * n / (n + QR_HALF)
+
+
+def _spir_seconds(n: int, d: float, one_pass: float, nats: float, *, by_qr: bool = False) -> float:
     iterations = nats / (0.5 * math.log(d / n)) + 3
-    return CALL + SKETCH_PASSES * one_pass + d * n * n / SYRK + n**3 / GEMM + iterations * one_pass
+    factorization = d * n * n / SYRK + (d * n * n / qr_rate(n) if by_qr else 0)
+    return CALL + SKETCH_PASSES * one_pass + factorization + n**3 / GEMM + iterations * one_pass
 
 
-def best_rows(m: int, n: int, one_pass: float, nats: float) -> int:
-    """Rows of sketch that minimise the total: more rows cost a larger factorization and save iterations."""
+def best_rows(m: int, n: int, one_pass: float, nats: float, *, by_qr: bool = False) -> int:
+    """Rows of sketch that minimise the total: more rows cost a larger factorization and save iterations.
+
+    by_qr: count half a QR factorization beside that of the Gram matrix: singular sketches need a whole one.
+    """
     best, rows = math.inf, 4 * n
     d = 3.0 * n
     while d <= max(3 * n, min(m / 3, 4000 * n)):
-        seconds = _spir_seconds(n, d, one_pass, nats)
+        seconds = _spir_seconds(n, d, one_pass, nats, by_qr=by_qr)
         if seconds < best:
             best, rows = seconds, math.ceil(d)
         d *= 1.15
@@ -103,7 +112,8 @@ def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
             d = 12 * n
         else:
             one_pass = pass_seconds(matrix.bytes_per_pass, n, matrix.copies * k)
-            d = best_rows(m, n, one_pass, nats)
+            # Columns of sparse data are dependent as often as not.
+            d = best_rows(m, n, one_pass, nats, by_qr=isinstance(matrix, Sparse))
             if method == "sketch":
                 # What the sketch alone is to solve is worth as much time again as making it.
                 d = max(12 * n, round(SKETCH_PASSES * one_pass * SYRK / n**2))

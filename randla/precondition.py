@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ Slices = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 GRAM_COND_LIMIT = 1e7
 
 _EPS = float(np.finfo(np.float64).eps)
+_HELD = 1 << 21  # entries of a sketch that may be kept: 16 MB
 
 
 def _one_power_of_two(size: np.ndarray) -> np.ndarray:
@@ -56,7 +58,7 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tr
             # The first slice stands for the columns' sizes; what it misjudges costs nothing but rounding room.
             scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
         if (scale != 1).any():
-            SA *= scale
+            SA = np.multiply(SA, scale, out=SA if SA.flags.writeable else None)
         gram = blas.dsyrk(1.0, SA.T, beta=1.0, c=gram, overwrite_c=1)
         if k:
             moments = blas.dgemm(1.0, SA.T, SB.T, trans_b=1, beta=1.0, c=moments, overwrite_c=1)
@@ -160,9 +162,16 @@ def sketched_factor(
         return found
     d = d if asked is None or asked < n else asked
     powers = powers_of_two if scale_columns else _one_power_of_two
-    factor = _by_gram(lambda: slices(d), n, k, ridge, powers) if d > n else None
+    again: Slices = partial(slices, d)
+    if not isinstance(matrix.A, np.ndarray) and d * n <= _HELD:
+        # Of a dense matrix a sketch is made anew as fast as read; of others it is kept for a second factorization.
+        kept = list(slices(d))
+        for SA, _ in kept:
+            SA.flags.writeable = False
+        again = partial(iter, kept)
+    factor = _by_gram(again, n, k, ridge, powers) if d > n else None
     if factor is None or not factor.certainly_above(rcond):
-        factor = _decide_rank(_by_qr(lambda: slices(d), n, k, ridge, powers), rcond)
+        factor = _decide_rank(_by_qr(again, n, k, ridge, powers), rcond)
     dimension = float(factor.rank)
     if ridge > 0:  # effective dimension, as ridge N N' is what the ridge takes of the identity
         dimension -= ridge * float(norms(factor.scale * factor.row_norms()) ** 2)
