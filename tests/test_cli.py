@@ -288,6 +288,12 @@ def test_demo_takes_covertype_where_it_is(capsys, monkeypatch):
     assert "<svg" in Path("demo.svg").read_text()
 
 
+def test_demo_says_what_it_left_out_where_the_folder_lacks_covertype(capsys, monkeypatch):
+    monkeypatch.setenv("RANDLA_DATA", ".")
+    assert run("demo", "--size", "1500x20", "-o", "demo.svg") == 0
+    assert "Left out: data set 'covtype'" in capsys.readouterr().out
+
+
 def test_demo_without_matplotlib_says_so(capsys, monkeypatch):
     monkeypatch.setattr(picture, "available", lambda: False)
     assert run("demo", "--size", "300x5") == 0
