@@ -377,6 +377,7 @@ def test_matrix_larger_than_the_memory_allowed_is_solved(tmp_path, form):
         text=True,
         check=False,
         timeout=300,
+        cwd=tmp_path,  # the package under test, not the source folder
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["limited", "True", "True", "True"]
