@@ -25,6 +25,11 @@ def dtype_of(dtype: np.dtype, name: str) -> np.dtype:
     raise TypeError(f"{name} must have dtype {ACCEPTED}; got {dtype}")
 
 
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype of the real part of numbers of this dtype."""
+    return np.empty(0, dtype).real.dtype
+
+
 def array(value: Any, name: str) -> np.ndarray:
     """An aligned array of a supported native dtype; no copy unless the dtype or the alignment asks for one."""
     if type(value) is np.ndarray and value.dtype.char in "dfDF" and value.flags.aligned and value.dtype.isnative:

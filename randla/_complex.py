@@ -19,16 +19,12 @@ from .blocks import RowBlocks
 from .sketch import SketchOperator
 
 
-def real_dtype(dtype: np.dtype) -> np.dtype:
-    return np.zeros(0, dtype).real.dtype
-
-
 class ComplexDense(Dense):
     """V of an array whose rows are not contiguous."""
 
     def __init__(self, A: np.ndarray, weights: np.ndarray | None = None):
         super().__init__(A, weights)
-        self.shape, self.dtype = (A.shape[0], 2 * A.shape[1]), real_dtype(A.dtype)
+        self.shape, self.dtype = (A.shape[0], 2 * A.shape[1]), _check.real_dtype(A.dtype)
 
     def _sketch(self, S: SketchOperator) -> np.ndarray:
         return self._sketch_by_pieces(S)
@@ -128,7 +124,7 @@ class ComplexOperator(_Embedded):
     def __init__(self, A: Any, weights: np.ndarray | None = None):
         m, n = A.shape
         self.A, self.shape = A, (2 * int(m), 2 * int(n))
-        self.dtype = real_dtype(_check.dtype_of(np.dtype(A.dtype), "A"))
+        self.dtype = _check.real_dtype(_check.dtype_of(np.dtype(A.dtype), "A"))
         self.weights, self.passes = weights, 0
 
     def _complex(self, X: np.ndarray) -> np.ndarray:

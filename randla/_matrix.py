@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _check
-from ._complex import Complex, ComplexOperator, real_dtype
+from ._complex import Complex, ComplexOperator
 from ._scaled import RowScaled
 from ._tall import Blocks, Dense, Operator, Sparse, TallMatrix
 from .blocks import RowBlocks, as_row_blocks
@@ -54,7 +54,7 @@ class Posed:
         m, n = a.shape
         self.complex = is_complex(a) or is_complex(b)
         self.size, self.b = n, b
-        self.dtype = real_dtype(np.result_type(_check.dtype_of(np.dtype(getattr(a, "dtype", None)), "A"), b.dtype))
+        self.dtype = _check.real_dtype(np.result_type(_check.dtype_of(np.dtype(getattr(a, "dtype", None)), "A"), b.dtype))
         wide = m < n
         self.matrix = wrap(a, None if wide else weights)
         if weights is not None and wide:

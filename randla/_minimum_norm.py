@@ -100,8 +100,7 @@ class _Equations(Run):
         factor, options = self.factor, self.options
         C = factor.adjoint(self.rho)
         size, x_norms = row_norms(C), row_norms(self.X)
-        # The operator M is applied with a relative error of about cond * eps: further inner progress would be imaginary.
-        trust = min(max(4 * factor.cond * float(np.finfo(np.float64).eps), 1e-13), 0.05)
+        trust = krylov.attainable(factor.cond)
         errors, rho, step = self.best.copy(), self.rho.copy(), np.zeros_like(self.Y)
 
         def progress(live: np.ndarray, S: np.ndarray, Z: np.ndarray) -> np.ndarray:

@@ -266,7 +266,7 @@ class SketchAccumulator:
             )
         if chunk.dtype.kind == "c" and self.dtype.kind != "c":
             raise TypeError(f"rows must be real, as the accumulator's dtype is {self.dtype}; got {chunk.dtype}")
-        real = np.empty(0, self.dtype).real.dtype
+        real = _check.real_dtype(self.dtype)
         for total, part in zip(self._parts, (chunk.real, chunk.imag) if chunk.dtype.kind == "c" else (chunk,), strict=False):
             term = np.zeros((d, self._columns), real)
             self.operator.distribution._apply(self.operator, part.astype(real, copy=False), offset, term)
@@ -274,7 +274,7 @@ class SketchAccumulator:
 
     def result(self) -> np.ndarray:
         """The (d, n) sum so far, as a new array."""
-        real = np.empty(0, self.dtype).real.dtype
+        real = _check.real_dtype(self.dtype)
         with np.errstate(over="ignore"):
             parts = [total.total().astype(real, copy=False) for total in self._parts]
         return parts[0] if len(parts) == 1 else _complex(parts[0], parts[1], self.dtype)

@@ -37,8 +37,7 @@ def refine(problem: Problem, guess: np.ndarray | None, options: Options) -> Outc
 
 def _cycles(problem: Problem, run: Iterates) -> Outcome:
     factor, certificate, options = problem.factor, problem.stopping, run.options
-    # The operator M is applied with a relative error of about cond * eps: further inner progress would be imaginary.
-    trust = min(max(4 * factor.cond * np.finfo(np.float64).eps, 1e-13), 0.05)
+    trust = krylov.attainable(factor.cond)
     idle = np.zeros(len(run.X), dtype=int)
     last = np.full(len(run.X), np.inf)
     for _ in range(_MAX_CYCLES):

@@ -290,7 +290,7 @@ class Blocks(TallMatrix):
         # Of dense pieces a BlockSRHT updates an eighth of the sketch that a SparseStack does.
         self.default_sketch = SparseStack() if A.sparse else BlockSRHT()
         if self.dtype.kind == "c":
-            self.shape, self.dtype = (m, 2 * n), np.zeros(0, self.dtype).real.dtype
+            self.shape, self.dtype = (m, 2 * n), _check.real_dtype(self.dtype)
 
     @property
     def holds_sketch(self) -> bool:
@@ -304,7 +304,7 @@ class Blocks(TallMatrix):
         G[:] = 0
         squares = np.zeros(len(X))
         for i0, i1, block in self._pieces():
-            part = Sparse(block, self._weights(i0, i1)) if sp.issparse(block) else Dense(block, self._weights(i0, i1))
+            part = self._part(i0, i1, block)
             b = None if B is None else np.ascontiguousarray(B[:, i0:i1])
             r, g = np.empty((len(X), i1 - i0)), np.empty_like(G)
             squares += part._residual(X, b, r, g)
@@ -312,8 +312,9 @@ class Blocks(TallMatrix):
             G += g
         return squares
 
-    def _weights(self, i0: int, i1: int) -> np.ndarray | None:
-        return None if self.weights is None else self.weights[i0:i1]
+    def _part(self, i0: int, i1: int, block: Any) -> TallMatrix:
+        weights = None if self.weights is None else self.weights[i0:i1]
+        return Sparse(block, weights) if sp.issparse(block) else Dense(block, weights)
 
     def _sketch(self, S: SketchOperator) -> np.ndarray:
         n = self.shape[1]
@@ -326,8 +327,7 @@ class Blocks(TallMatrix):
     def row_blocks(self, rows: int) -> Iterator[np.ndarray]:
         self.passes += 1
         for i0, i1, block in self._pieces():
-            part = Sparse(block, self._weights(i0, i1)) if sp.issparse(block) else Dense(block, self._weights(i0, i1))
-            yield from part.row_blocks(rows)
+            yield from self._part(i0, i1, block).row_blocks(rows)
 
     def is_finite(self) -> bool:
         self.passes += 1
@@ -336,7 +336,7 @@ class Blocks(TallMatrix):
 
 def interleaved(A: _check.Matrix) -> _check.Matrix:
     """The real matrix of twice as many columns that holds Re, Im of every entry in turn; a view where rows allow."""
-    real = np.zeros(0, A.dtype).real.dtype
+    real = _check.real_dtype(A.dtype)
     if not sp.issparse(A):
         return (A if A.strides[1] == A.itemsize or A.shape[1] == 1 else np.ascontiguousarray(A)).view(real)
     wide = np.result_type(A.indices.dtype, np.int64) if 2 * max(A.nnz, A.shape[1]) > 2**31 - 1 else A.indices.dtype

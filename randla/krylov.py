@@ -80,6 +80,11 @@ def heavy_ball(normal: Normal, C: np.ndarray, progress: Progress, maxiter: int, 
     return solution, diverged
 
 
+def attainable(cond: float) -> float:
+    """Relative residual below which inner progress is imaginary: M is applied with a relative error of about cond * eps."""
+    return min(max(4 * cond * float(np.finfo(np.float64).eps), 1e-13), 0.05)
+
+
 def damping_and_momentum(distortion: float) -> tuple[float, float]:
     return (1 - distortion**2) ** 2, distortion**2
 

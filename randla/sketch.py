@@ -61,7 +61,7 @@ def sketch(A: Any, d: int, distribution: Distribution | None = None, *, rng: Any
 
 
 def _sketch_blocks(S: SketchOperator, blocks: RowBlocks) -> np.ndarray:
-    parts = [np.zeros((S.shape[0], blocks.shape[1]), np.empty(0, blocks.dtype).real.dtype)]
+    parts = [np.zeros((S.shape[0], blocks.shape[1]), _check.real_dtype(blocks.dtype))]
     if blocks.dtype.kind == "c":
         parts.append(np.zeros_like(parts[0]))
     for offset, block in blocks:

@@ -13,9 +13,27 @@ struct DenseSketch {
   uint64_t seed;
 
   static constexpr int kSignsPerCall = 128;
+
+  RANDLA_HD int64_t rows_per_call() const { return family == Dense::kGaussian ? 2 : kSignsPerCall; }
 };
 
 enum class Family : int { kSparseStack = 0, kSparseSign = 1 };
+
+// Where piece k of `parts` consecutive pieces of 0..total-1 begins; the longer ones come first.
+static RANDLA_HD int64_t piece_start(int64_t total, int64_t parts, int64_t k) {
+  const int64_t longer = total % parts;
+  return k * (total / parts) + (k < longer ? k : longer);
+}
+
+// The t-th of `count` distinct numbers below `population` (Floyd), given those before it.
+template <class Index>
+static RANDLA_HD Index distinct_draw(uint64_t word, int64_t population, int count, int t, const Index* taken) {
+  const int64_t last = population - count + t;
+  const Index drawn = static_cast<Index>(bounded(word, static_cast<uint64_t>(last) + 1));
+  for (int k = 0; k < t; ++k)
+    if (taken[k] == drawn) return static_cast<Index>(last);
+  return drawn;
+}
 
 struct SparseSketch {
   Family family;
@@ -26,7 +44,7 @@ struct SparseSketch {
   static constexpr int kMaxNnz = 256;
 
   RANDLA_HD int count() const { return nnz - first; }
-  RANDLA_HD int64_t block_start(int64_t t) const { return t * (d / nnz) + (t < d % nnz ? t : d % nnz); }
+  RANDLA_HD int64_t block_start(int64_t t) const { return piece_start(d, nnz, t); }
   RANDLA_HD int64_t rows() const { return first == 0 ? d : d - block_start(first); }
 };
 
@@ -47,14 +65,7 @@ static RANDLA_HD void sparse_column(const SparseSketch& s, uint64_t column, uint
       rows[place] = static_cast<uint32_t>(start + bounded(u, length));
       start += length;
     } else {
-      const uint32_t last = static_cast<uint32_t>(s.d - s.nnz + t);
-      uint32_t row = static_cast<uint32_t>(bounded(u, static_cast<uint64_t>(last) + 1));
-      for (int k = 0; k < t; ++k)
-        if (rows[k] == row) {
-          row = last;
-          break;
-        }
-      rows[t] = row;
+      rows[t] = distinct_draw(u, s.d, s.nnz, t, rows);
     }
   }
 }
@@ -69,10 +80,7 @@ struct BlockSrht {
   RANDLA_HD int64_t window_rows() const { return static_cast<int64_t>(kGroups) * block; }
   RANDLA_HD int64_t windows() const { return (m + window_rows() - 1) / window_rows(); }
   RANDLA_HD int64_t blocks() const { return (d + block - 1) / block; }
-  RANDLA_HD int64_t block_start(int64_t k) const {
-    const int64_t nb = blocks(), size = d / nb, longer = d % nb;
-    return k * size + (k < longer ? k : longer);
-  }
+  RANDLA_HD int64_t block_start(int64_t k) const { return piece_start(d, blocks(), k); }
   RANDLA_HD int64_t rows_in_window(int64_t w) const {
     const int64_t left = m - w * window_rows();
     return left < window_rows() ? left : window_rows();
@@ -131,14 +139,7 @@ static RANDLA_HD void less_uniform_row(int64_t m, int nnz, uint64_t seed, uint64
     if (t % 2 == 0) w = philox(row, static_cast<uint32_t>(t / 2), kLessUniform, seed);
     const uint64_t u = t % 2 ? w.u1 : w.u0;
     minus[t] = static_cast<uint8_t>(u & 1);
-    const int64_t last = m - nnz + t;
-    int64_t column = static_cast<int64_t>(bounded(u, static_cast<uint64_t>(last) + 1));
-    for (int k = 0; k < t; ++k)
-      if (columns[k] == column) {
-        column = last;
-        break;
-      }
-    columns[t] = column;
+    columns[t] = distinct_draw(u, m, nnz, t, columns);
   }
 }
 

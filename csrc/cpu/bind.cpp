@@ -40,6 +40,18 @@ RightHandSides right_hand_sides(int64_t m, int64_t n, const Doubles& x, const py
           g.mutable_data()};
 }
 
+// One fused pass; returns the weighted squares of the residuals.
+template <class Kernel, class View>
+Doubles squares_of(Kernel kernel, const View& a, const RightHandSides& s) {
+  Doubles squares(s.k);
+  double* sq = squares.mutable_data();
+  {
+    py::gil_scoped_release release;
+    kernel(a, s.k, s.x, s.b, s.w, s.r, s.g, sq);
+  }
+  return squares;
+}
+
 template <class T>
 void transform(const py::array_t<T, py::array::c_style>& from, py::array_t<T, py::array::c_style> to, double scale) {
   RANDLA_REQUIRE(from.ndim() == 3 && to.ndim() == 3, "fwht needs (outer, n, inner)");
@@ -61,13 +73,7 @@ void bind(py::module_& m) {
         const Matrix<const T> a = view(A);
         Doubles keep[2];
         const RightHandSides s = right_hand_sides(a.rows, a.cols, x, b, r, g, w, keep);
-        Doubles squares(s.k);
-        double* sq = squares.mutable_data();
-        {
-          py::gil_scoped_release release;
-          kernels<T>().residual(a, s.k, s.x, s.b, s.w, s.r, s.g, sq);
-        }
-        return squares;
+        return squares_of(kernels<T>().residual, a, s);
       },
       py::arg("A").noconvert(), py::arg("x").noconvert(), py::arg("b"), py::arg("r").noconvert(), py::arg("g").noconvert(),
       py::arg("w") = py::none());
@@ -78,13 +84,7 @@ void bind(py::module_& m) {
         const Matrix<const Complex<T>> a = {reinterpret_cast<const Complex<T>*>(c.data), c.rows, c.cols, c.row_stride, c.col_stride};
         Doubles keep[2];
         const RightHandSides s = right_hand_sides(a.rows, 2 * a.cols, x, b, r, g, w, keep);
-        Doubles squares(s.k);
-        double* sq = squares.mutable_data();
-        {
-          py::gil_scoped_release release;
-          kernels<T>().residual_complex(a, s.k, s.x, s.b, s.w, s.r, s.g, sq);
-        }
-        return squares;
+        return squares_of(kernels<T>().residual_complex, a, s);
       },
       py::arg("A").noconvert(), py::arg("x").noconvert(), py::arg("b"), py::arg("r").noconvert(), py::arg("g").noconvert(),
       py::arg("w") = py::none());
@@ -95,13 +95,7 @@ void bind(py::module_& m) {
         const Csr<T> a = csr_view(values, indptr, indices, cols);
         Doubles keep[2];
         const RightHandSides s = right_hand_sides(a.rows, a.cols, x, b, r, g, w, keep);
-        Doubles squares(s.k);
-        double* sq = squares.mutable_data();
-        {
-          py::gil_scoped_release release;
-          kernels<T>().residual_csr(a, s.k, s.x, s.b, s.w, s.r, s.g, sq);
-        }
-        return squares;
+        return squares_of(kernels<T>().residual_csr, a, s);
       },
       py::arg("values").noconvert(), py::arg("indptr"), py::arg("indices"), py::arg("cols"), py::arg("x").noconvert(),
       py::arg("b"), py::arg("r").noconvert(), py::arg("g").noconvert(), py::arg("w") = py::none());
@@ -145,9 +139,7 @@ std::vector<std::string> available_isas() {
 }  // namespace
 }  // namespace randla::cpu
 
-namespace py = pybind11;
-
-PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   using namespace randla::cpu;
   isa();
   m.doc() = "CPU kernels of randla; see _cpu.pyi for the contract.";

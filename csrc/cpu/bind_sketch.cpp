@@ -68,6 +68,15 @@ struct Listed {
   }
 };
 
+void require_rows(int64_t j0, int64_t count, int64_t m) {
+  RANDLA_REQUIRE(j0 >= 0 && j0 + count <= m, "rows of A out of range");
+}
+
+template <class T>
+void require_adjoint(const Matrix<const T>& Y, int64_t d, const Matrix<T>& out, int64_t j0, int64_t m) {
+  RANDLA_REQUIRE(Y.rows == d && Y.cols == out.cols && j0 >= 0 && j0 + out.rows <= m, "shapes do not match");
+}
+
 template <class T>
 void bind(py::module_& m) {
   m.def(
@@ -112,7 +121,7 @@ void bind(py::module_& m) {
         const Matrix<const T> a = view(A);
         const Matrix<T> o = mutable_view(out);
         require_output(o, s.rows(), a.cols);
-        RANDLA_REQUIRE(j0 >= 0 && j0 + a.rows <= rows, "rows of A out of range");
+        require_rows(j0, a.rows, rows);
         py::gil_scoped_release release;
         kernels<T>().sparse_sketch(s, a, j0, o);
       },
@@ -126,7 +135,7 @@ void bind(py::module_& m) {
         const Csr<T> a = csr_view(values, indptr, indices, cols);
         const Matrix<T> o = mutable_view(out);
         require_output(o, s.rows(), cols);
-        RANDLA_REQUIRE(j0 >= 0 && j0 + a.rows <= rows, "rows of A out of range");
+        require_rows(j0, a.rows, rows);
         py::gil_scoped_release release;
         kernels<T>().sparse_sketch_csr(s, a, j0, o);
       },
@@ -138,7 +147,7 @@ void bind(py::module_& m) {
         const SparseSketch s = sparse(family, d, rows, nnz, first, seed);
         const Matrix<const T> y = view(Y);
         const Matrix<T> o = mutable_view(out);
-        RANDLA_REQUIRE(y.rows == s.rows() && y.cols == o.cols && j0 >= 0 && j0 + o.rows <= rows, "shapes do not match");
+        require_adjoint(y, s.rows(), o, j0, rows);
         py::gil_scoped_release release;
         kernels<T>().sparse_sketch_adjoint(s, y, j0, o);
       },
@@ -152,7 +161,7 @@ void bind(py::module_& m) {
         const Matrix<T> o = mutable_view(out);
         RANDLA_REQUIRE(k0 >= 0 && k0 <= k1 && k1 <= s.blocks(), "blocks out of range");
         require_output(o, s.block_start(k1) - s.block_start(k0), a.cols);
-        RANDLA_REQUIRE(j0 >= 0 && j0 + a.rows <= rows, "rows of A out of range");
+        require_rows(j0, a.rows, rows);
         py::gil_scoped_release release;
         kernels<T>().block_srht(s, a, j0, k0, k1, o);
       },
@@ -164,7 +173,7 @@ void bind(py::module_& m) {
         const BlockSrht s = srht(d, rows, block, seed);
         const Matrix<const T> y = view(Y);
         const Matrix<T> o = mutable_view(out);
-        RANDLA_REQUIRE(y.rows == d && y.cols == o.cols && j0 >= 0 && j0 + o.rows <= rows, "shapes do not match");
+        require_adjoint(y, d, o, j0, rows);
         py::gil_scoped_release release;
         kernels<T>().block_srht_adjoint(s, y, j0, o);
       },
@@ -177,7 +186,7 @@ void bind(py::module_& m) {
         const Matrix<const T> a = view(A);
         const Matrix<T> o = mutable_view(out);
         require_output(o, d, a.cols);
-        RANDLA_REQUIRE(j0 >= 0 && j0 + a.rows <= rows, "rows of A out of range");
+        require_rows(j0, a.rows, rows);
         py::gil_scoped_release release;
         const std::vector<int64_t> kept = kept_rows(d, s.n, seed);
         kernels<T>().srtt(s, kept.data(), a, j0, o);
@@ -190,7 +199,7 @@ void bind(py::module_& m) {
         const Srtt s = transform_of(d, rows, rounds, seed);
         const Matrix<const T> y = view(Y);
         const Matrix<T> o = mutable_view(out);
-        RANDLA_REQUIRE(y.rows == d && y.cols == o.cols && j0 >= 0 && j0 + o.rows <= rows, "shapes do not match");
+        require_adjoint(y, d, o, j0, rows);
         py::gil_scoped_release release;
         const std::vector<int64_t> kept = kept_rows(d, s.n, seed);
         kernels<T>().srtt_adjoint(s, kept.data(), y, j0, o);

@@ -264,13 +264,7 @@ void block_srht_adjoint_of(const BlockSrht& s, Matrix<const T> Y, int64_t j0, Ma
       for (int64_t c = 0; c < out.cols; ++c) {
         T v[B] = {};
         for (int i = 0; i < group.t; ++i) v[i] = *Y.at(s.block_start(block) + i, c) * group.factor[i];
-        for (int h = 1; h < B; h *= 2)
-          for (int i = 0; i < B; ++i)
-            if (!(i & h)) {
-              const T a = v[i], b = v[i + h];
-              v[i] = a + b;
-              v[i + h] = a - b;
-            }
+        hadamard<T, B>(v);
         for (int a = 0; a < B; ++a) {
           const int64_t local = srht_row(s, memory.tables, w, g, a, slab_rows, rows);
           const int64_t i = local < 0 ? -1 : w * s.window_rows() + local - j0;

@@ -127,13 +127,7 @@ void add_part_of_window(const BlockSrht& s, const SrhtTables& tables, int64_t w,
       for (int64_t c = 0; c < cols; ++c) v[a][c] = *A.at(i, c0 + c);
       v[a] *= group.sign_in[a];
     }
-    for (int h = 1; h < B; h *= 2)
-      for (int a = 0; a < B; ++a)
-        if (!(a & h)) {
-          const Lanes<T> x = v[a], y = v[a + h];
-          v[a] = x + y;
-          v[a + h] = x - y;
-        }
+    hadamard<Lanes<T>, B>(v);
     for (int r = 0; r < group.t; ++r) {
       const Lanes<T> part = v[r] * group.factor[r];
       for (int64_t c = 0; c < cols; ++c) to[c * sums.size + r * sums.stride + block] += part[c];

@@ -139,7 +139,7 @@ template <class T>
 void dense_rows(const DenseSketch& s, Matrix<T> out, int64_t i0, int64_t j0) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(s.d));
   const bool gaussian = s.family == Dense::kGaussian;
-  const int64_t height = gaussian ? 2 : DenseSketch::kSignsPerCall;
+  const int64_t height = s.rows_per_call();
   for (int64_t group = i0 / height; group * height < i0 + out.rows; ++group) {
     if (gaussian)
       gaussian_columns<T>(out, group, i0, j0, 0, out.cols, scale, s.seed);
@@ -153,7 +153,7 @@ void dense_sketch(const DenseSketch& s, Matrix<T> out, int64_t i0, int64_t j0) {
   if (out.rows == 0 || out.cols == 0) return;
   constexpr int64_t strip = 4096;
   // Whole calls of Philox per piece.
-  const int64_t height = s.family == Dense::kGaussian ? 2 : DenseSketch::kSignsPerCall, strips = (out.cols + strip - 1) / strip;
+  const int64_t height = s.rows_per_call(), strips = (out.cols + strip - 1) / strip;
   const int64_t first = i0 / height, groups = (i0 + out.rows + height - 1) / height - first;
   parallel_for(groups * strips, [&](int64_t piece) {
     const int64_t group = first + piece / strips, c0 = piece % strips * strip, c1 = c0 + strip < out.cols ? c0 + strip : out.cols;

@@ -3,14 +3,6 @@
 namespace randla::cpu {
 namespace {
 
-template <class T>
-void add_row(T* to, const T* from, T factor, int64_t count) {
-  constexpr int64_t L = kLanes<T>;
-  int64_t c = 0;
-  for (; c + L <= count; c += L) store(to + c, load(to + c) + load(from + c) * factor);
-  for (; c < count; ++c) to[c] += from[c] * factor;
-}
-
 // out += S A. out has unit column stride.
 template <class T>
 void gather(const EntryList& s, Matrix<const T> A, Matrix<T> out) {
@@ -20,7 +12,7 @@ void gather(const EntryList& s, Matrix<const T> A, Matrix<T> out) {
     parallel_for((out.rows + grain - 1) / grain, [&](int64_t piece) {
       for (int64_t i = piece * grain; i < out.rows && i < (piece + 1) * grain; ++i)
         for (int64_t p = s.start[i]; p < s.start[i + 1]; ++p)
-          add_row(out.row(i), A.row(s.column[p]), static_cast<T>(s.value[p]), A.cols);
+          add_scaled(out.row(i), A.row(s.column[p]), static_cast<T>(s.value[p]), A.cols);
     });
     return;
   }

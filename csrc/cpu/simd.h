@@ -79,6 +79,15 @@ inline __attribute__((always_inline)) void transpose8(const T* from, int64_t fro
   }
 }
 
+// y += factor * x.
+template <class T>
+inline __attribute__((always_inline)) void add_scaled(T* y, const T* x, T factor, int64_t count) {
+  constexpr int L = kLanes<T>;
+  int64_t i = 0;
+  for (; i + L <= count; i += L) store(y + i, load(y + i) + load(x + i) * factor);
+  for (; i < count; ++i) y[i] += x[i] * factor;
+}
+
 // Cache-line aligned memory for the time of one call.
 template <class T>
 struct Scratch {

@@ -33,6 +33,36 @@ inline void sort_window(const SparseSketch& s, int64_t column0, int64_t rows, So
   out.start[0] = 0;
 }
 
+// The sorted windows of a batch, and what sorting them takes.
+struct SortedBatch {
+  const SparseSketch& s;
+  int64_t window, sorters, per_window;
+  Scratch<uint32_t> starts, rows_of;
+  Scratch<uint16_t> entries;
+  Scratch<uint8_t> minus_of;
+
+  SortedBatch(const SparseSketch& sketch, int64_t window_rows, int64_t batch)
+      : s(sketch),
+        window(window_rows),
+        sorters(batch < max_threads() ? batch : max_threads()),
+        per_window(window_rows * sketch.count()),
+        starts(batch * (sketch.rows() + 1)),
+        rows_of(sorters * per_window),
+        entries(batch * per_window),
+        minus_of(sorters * per_window) {}
+
+  SortedWindow operator[](int64_t w) const { return {starts.data + w * (s.rows() + 1), entries.data + w * per_window}; }
+
+  // Windows first .. first + count - 1 of m rows, of which the first is column j0 of S.
+  void sort(int64_t first, int64_t count, int64_t m, int64_t j0) {
+    parallel_for(count, [&](int64_t w) {
+      const int64_t i0 = (first + w) * window, rows = i0 + window < m ? window : m - i0;
+      sort_window(s, j0 + i0, rows, (*this)[w], rows_of.data + thread_index() * per_window,
+                  minus_of.data + thread_index() * per_window);
+    });
+  }
+};
+
 // A piece of the matrix that will be wanted next, fetched a few lines at a time between other work.
 struct Ahead {
   const char* row;
@@ -74,27 +104,20 @@ template <class T, int V>
 void sparse_sketch_strips(const SparseSketch& s, Matrix<const T> A, int64_t j0, Matrix<T> out) {
   constexpr int64_t width = V * kLanes<T>, window = V > 4 ? kWindowByRows : kWindow;
   const int64_t d = s.rows(), windows = (A.rows + window - 1) / window, strips = (A.cols + width - 1) / width;
-  const int64_t per_window = window * s.count();
   // Sorted windows are kept for all strips where that is little beside A; else the sums of all strips are kept instead.
-  const int64_t table = 4 * (d + 1) + 2 * per_window, allowed = A.rows * A.cols * static_cast<int64_t>(sizeof(T)) / 20;
+  const int64_t table = 4 * (d + 1) + 2 * window * s.count(), allowed = A.rows * A.cols * static_cast<int64_t>(sizeof(T)) / 20;
   const bool once = windows * table <= (allowed > (1 << 23) ? allowed : (1 << 23));
   const int64_t batch = once || windows < kWindowsPerBatch ? windows : kWindowsPerBatch;
   const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.nnz)));
   const T signs[2] = {T(1), T(-1)};
   const int threads = max_threads();
-  const int64_t workers = strips < threads ? strips : threads, sorters = batch < threads ? batch : threads;
-  Scratch<uint32_t> starts(batch * (d + 1)), rows_of(sorters * per_window);
-  Scratch<uint16_t> entries(batch * per_window);
-  Scratch<uint8_t> minus_of(sorters * per_window);
+  const int64_t workers = strips < threads ? strips : threads;
+  SortedBatch sorted(s, window, batch);
   Scratch<T> strip_of(workers * window * width), sums((once ? workers : strips) * d * width);
   for (int64_t w0 = 0; w0 < windows; w0 += batch) {
     const int64_t count = w0 + batch < windows ? batch : windows - w0;
-    auto sorted = [&](int64_t w) { return SortedWindow{starts.data + w * (d + 1), entries.data + w * per_window}; };
     auto rows_in = [&](int64_t w) { return (w0 + w + 1) * window < A.rows ? window : A.rows - (w0 + w) * window; };
-    parallel_for(count, [&](int64_t w) {
-      sort_window(s, j0 + (w0 + w) * window, rows_in(w), sorted(w), rows_of.data + thread_index() * per_window,
-                  minus_of.data + thread_index() * per_window);
-    });
+    sorted.sort(w0, count, A.rows, j0);
     parallel_for(strips, [&](int64_t q) {
       T* strip = strip_of.data + thread_index() * window * width;
       T* sum = sums.data + (once ? thread_index() : q) * d * width;
@@ -109,7 +132,7 @@ void sparse_sketch_strips(const SparseSketch& s, Matrix<const T> A, int64_t j0, 
         else if (w + 1 < count && A.row_stride == 1)
           ahead = {reinterpret_cast<const char*>(A.at((w0 + w + 1) * window, c0)), A.col_stride * static_cast<int64_t>(sizeof(T)),
                    cols, (rows_in(w + 1) * static_cast<int64_t>(sizeof(T)) + 63) / 64, 0};
-        add_window<T, V>(sorted(w), d, strip, signs, sum, ahead);
+        add_window<T, V>(sorted[w], d, strip, signs, sum, ahead);
       }
       if (w0 + count < windows) return;
       for (int64_t o = 0; o < d; ++o)
@@ -157,28 +180,20 @@ void sparse_sketch_csr(const SparseSketch& s, Csr<T> A, int64_t j0, Matrix<T> ou
   const int64_t nnz = A.rows == 0 ? 0 : A.wide ? static_cast<const int64_t*>(A.indptr)[A.rows] : static_cast<const int32_t*>(A.indptr)[A.rows];
   const int64_t fit = nnz > 0 ? 524288 / static_cast<int64_t>(sizeof(T) + 4) * A.rows / nnz : most;
   const int64_t window = fit < least ? least : fit > most ? most : fit;
-  const int64_t d = s.rows(), windows = (A.rows + window - 1) / window, per_window = window * s.count();
+  const int64_t d = s.rows(), windows = (A.rows + window - 1) / window;
   const int64_t batch = windows < kWindowsPerBatch ? windows : kWindowsPerBatch;
-  const int64_t sorters = batch < max_threads() ? batch : max_threads();
   const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.nnz))), signs[2] = {scale, -scale};
-  Scratch<uint32_t> starts(batch * (d + 1)), rows_of(sorters * per_window);
-  Scratch<uint16_t> entries(batch * per_window);
-  Scratch<uint8_t> minus_of(sorters * per_window);
-  auto sorted = [&](int64_t w) { return SortedWindow{starts.data + w * (d + 1), entries.data + w * per_window}; };
+  SortedBatch sorted(s, window, batch);
   for (int64_t w0 = 0; w0 < windows; w0 += batch) {
     const int64_t count = w0 + batch < windows ? batch : windows - w0;
-    parallel_for(count, [&](int64_t w) {
-      const int64_t i0 = (w0 + w) * window, rows = i0 + window < A.rows ? window : A.rows - i0;
-      sort_window(s, j0 + i0, rows, sorted(w), rows_of.data + thread_index() * per_window,
-                  minus_of.data + thread_index() * per_window);
-    });
+    sorted.sort(w0, count, A.rows, j0);
     parallel_for((d + grain - 1) / grain, [&](int64_t piece) {
       const int64_t o0 = piece * grain, o1 = o0 + grain < d ? o0 + grain : d;
       for (int64_t w = 0; w < count; ++w) {
         if (A.wide)
-          add_window_csr<T, int64_t>(sorted(w), A, (w0 + w) * window, o0, o1, signs, out);
+          add_window_csr<T, int64_t>(sorted[w], A, (w0 + w) * window, o0, o1, signs, out);
         else
-          add_window_csr<T, int32_t>(sorted(w), A, (w0 + w) * window, o0, o1, signs, out);
+          add_window_csr<T, int32_t>(sorted[w], A, (w0 + w) * window, o0, o1, signs, out);
       }
     });
   }

@@ -20,14 +20,6 @@ inline __attribute__((always_inline)) T column_dot(const T* a, const T* x, int64
   return total;
 }
 
-template <class T>
-inline __attribute__((always_inline)) void add_column(T* y, const T* a, T factor, int64_t count) {
-  constexpr int L = kLanes<T>;
-  int64_t i = 0;
-  for (; i + L <= count; i += L) store(y + i, load(y + i) + load(a + i) * factor);
-  for (; i < count; ++i) y[i] += a[i] * factor;
-}
-
 // Replaces each of the k rows z of Z (n long) by R^-1 z, R^-T z, R z or R'z. R is column-major with leading dimension ld.
 template <class T>
 void triangular(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k) {
@@ -37,7 +29,7 @@ void triangular(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_
       case TriangularOp::kSolve:
         for (int64_t j = n - 1; j >= 0; --j) {
           z[j] /= R[j * ld + j];
-          add_column(z, R + j * ld, -z[j], j);
+          add_scaled(z, R + j * ld, -z[j], j);
         }
         break;
       case TriangularOp::kSolveTransposed:
@@ -47,7 +39,7 @@ void triangular(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_
         for (int64_t j = 0; j < n; ++j) {
           const T factor = z[j];
           z[j] *= R[j * ld + j];
-          add_column(z, R + j * ld, factor, j);
+          add_scaled(z, R + j * ld, factor, j);
         }
         break;
       case TriangularOp::kMultiplyTransposed:
