@@ -5,9 +5,10 @@ import logging
 
 from ._config import set_num_threads, show_config
 from .blocks import RowBlocks
+from .leverage import LeverageResult, coherence, cross_leverage, effective_dimension, leverage_scores
 from .lstsq import lstsq
 from .precondition import Preconditioner, sketch_preconditioner
-from .result import LstsqResult, LstsqWarning, Status
+from .result import LeverageWarning, LstsqResult, LstsqWarning, Status
 from .sketch import (
     SRTT,
     BlockSRHT,
@@ -36,6 +37,8 @@ __all__ = [
     "Distribution",
     "Gaussian",
     "LessUniform",
+    "LeverageResult",
+    "LeverageWarning",
     "LstsqResult",
     "LstsqWarning",
     "Preconditioner",
@@ -47,6 +50,10 @@ __all__ = [
     "SparseSign",
     "SparseStack",
     "Status",
+    "coherence",
+    "cross_leverage",
+    "effective_dimension",
+    "leverage_scores",
     "lstsq",
     "set_num_threads",
     "show_config",

@@ -14,7 +14,8 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
 
 from . import _check
-from ._tall import Blocks, Dense, Sparse, TallMatrix, interleaved, products
+from ._row_map import RowMap
+from ._tall import Blocks, ByProducts, Dense, Sparse, TallMatrix, interleaved, products
 from .blocks import RowBlocks
 from .sketch import SketchOperator
 
@@ -41,6 +42,15 @@ class ComplexDense(Dense):
         self._copy(i0, i1, 0, self.shape[1], out)
         return out if self.weights is None else out * self.roots[i0:i1, None]
 
+    def row_norms(self, mapping: RowMap, single: bool = False) -> np.ndarray:
+        return TallMatrix.row_norms(self, mapping, single)
+
+    def gram(self, mapping: RowMap) -> np.ndarray:
+        return TallMatrix.gram(self, mapping)
+
+    def _take(self, indices: np.ndarray) -> np.ndarray:
+        return interleaved(self.A[indices]).astype(np.float64, copy=False)
+
 
 class _Embedded(TallMatrix):
     """[Re A, -Im A; Im A, Re A] of shape (2m, 2n), of A or of its conjugate."""
@@ -56,7 +66,7 @@ class Complex(_Embedded):
     """Through V, (m, 2n)."""
 
     def __init__(self, A: Any, weights: np.ndarray | None = None, conjugate: bool = False):
-        self.A = A
+        self.A, self.weights = A, weights
         self.V = self._interleaved(A, weights)
         self.sign = -1.0 if conjugate else 1.0
         self.shape, self.dtype = (2 * A.shape[0], 2 * A.shape[1]), self.V.dtype
@@ -108,6 +118,32 @@ class Complex(_Embedded):
         for block in self.V.row_blocks(max(1, rows // 2)):
             yield self._embedded(block)
 
+    def row_norms(self, mapping: RowMap, single: bool = False) -> np.ndarray:
+        """Of the upper half; those of the lower one are the same for the maps that factors of such matrices give."""
+        return self.V.row_norms(self._halves(mapping)[0], single)
+
+    def gram(self, mapping: RowMap) -> np.ndarray:
+        return sum(self.V.gram(half) for half in self._halves(mapping))  # type: ignore[return-value]
+
+    def _halves(self, mapping: RowMap) -> tuple[RowMap, RowMap]:
+        """The maps of rows of V that give the images of rows of the upper and of the lower half."""
+        n = self.shape[1] // 2
+        upper, lower, scale = np.empty_like(mapping.T), np.empty_like(mapping.T), np.empty(2 * n)
+        signs, scales = self.sign * mapping.T[n:], (mapping.scale[:n], mapping.scale[n:])
+        common = np.maximum(*scales)  # powers of two
+        scale[0::2] = scale[1::2] = common
+        first, second = (scales[0] / common)[:, None], (scales[1] / common)[:, None]
+        upper[0::2], upper[1::2] = first * mapping.T[:n], -second * signs
+        lower[0::2], lower[1::2] = second * mapping.T[n:], first * (self.sign * mapping.T[:n])
+        return RowMap(upper, scale), RowMap(lower, scale)
+
+    def row_squares(self) -> np.ndarray:
+        return self.V.row_squares()
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Of the upper half, then of the lower one."""
+        return self._embedded(self.V.take(indices))
+
     def is_finite(self) -> bool:
         return self.V.is_finite()
 
@@ -116,10 +152,8 @@ class Complex(_Embedded):
         return Complex(self.A.T.tocsr() if sp.issparse(self.A) else self.A.T, conjugate=self.sign > 0)
 
 
-class ComplexOperator(_Embedded):
+class ComplexOperator(ByProducts, _Embedded):
     """Through matvec and rmatvec with complex vectors."""
-
-    by_products = True
 
     def __init__(self, A: Any, weights: np.ndarray | None = None):
         m, n = A.shape

@@ -70,5 +70,32 @@ def residual_csr(
     g: Doubles,
     w: Doubles | None = None,
 ) -> Doubles: ...
+
+# Rows become y = roots a diag(scale) T: out[i] = ||y_i||^2; G += sum y'y. T (n, r), scale (n,), roots (m,).
+def row_norms(
+    A: Floats, T: Doubles, upper: bool, scale: Doubles | None, roots: Doubles | None, single: bool, out: Doubles
+) -> None: ...
+def row_norms_csr(
+    values: Floats,
+    indptr: Indices,
+    indices: Indices,
+    T: Doubles,
+    upper: bool,
+    scale: Doubles | None,
+    roots: Doubles | None,
+    single: bool,
+    out: Doubles,
+) -> None: ...
+def gram(A: Floats, T: Doubles | None, upper: bool, scale: Doubles | None, roots: Doubles | None, G: Doubles) -> None: ...
+def gram_csr(
+    values: Floats,
+    indptr: Indices,
+    indices: Indices,
+    T: Doubles,
+    upper: bool,
+    scale: Doubles | None,
+    roots: Doubles | None,
+    G: Doubles,
+) -> None: ...
 def fwht(from_: Floats, to: Floats, scale: float) -> None: ...  # (outer, n, inner), contiguous
 def triangular(op: int, R: Doubles, Z: Doubles) -> None: ...  # op: 0 R^-1, 1 R^-T, 2 R, 3 R'; rows of Z in place

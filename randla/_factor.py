@@ -23,8 +23,8 @@ from ._numeric import (
     powers_of_two,
     triangular,
 )
+from ._row_map import RowMap
 
-_BLOCK = 1 << 19  # entries of A N at a time: 4 MB
 _STEPS, _MORE_STEPS = 8, (16, 40)
 _FALSE_ALARM = 1e-6
 
@@ -94,26 +94,27 @@ class Factor:
         """Orthonormal basis (n, n - rank) of the directions of A that were cut off, None at full rank."""
         return None
 
-    def improve(self, matrix: TallMatrix, ridge: float) -> None:
+    def row_map(self) -> RowMap:
+        """The map of rows of A to rows of A D N."""
+        return RowMap(np.ascontiguousarray(self.apply(np.eye(self.rank)).T), self.scale)
+
+    def improve(self, matrix: TallMatrix, ridge: float) -> bool:
         """Replace the sketched factor by that of A itself: Cholesky of the Gram matrix of A N (Fan, Guo, Lin 2021).
 
-        A N is made in blocks of rows that stay in the cache and is never stored. One pass over A.
+        A N is made in blocks of rows that stay in the cache and is never stored. One pass over A. False where A N is so far
+        from orthonormal that the sketched factor remains the better one.
         """
-        r, n = self.rank, len(self.scale)
-        if r == 0:
-            return
-        DN = np.asfortranarray(self.scale[:, None] * self.apply(np.eye(r)).T)
-        gram = blas.dsyrk(ridge, DN, trans=1) if ridge else np.zeros((r, r), order="F")
-        for block in matrix.row_blocks(max(256, _BLOCK // max(1, n))):
-            gram = blas.dsyrk(1.0, self._block_times(block, DN), beta=1.0, c=gram, overwrite_c=1)
-        R, info = lapack.dpotrf(gram, lower=0)
-        if info == 0:  # else A N is far from orthonormal: the sketched factor remains the better one
+        if self.rank == 0:
+            return True
+        mapping = self.row_map()
+        gram = matrix.gram(mapping)
+        if ridge:
+            gram += ridge * mapping.gram_of_map()
+        R, info = lapack.dpotrf(gram.T, lower=0)
+        if info == 0:
             self._multiply(R)
             self.distortion = 0.02
-
-    def _block_times(self, block: np.ndarray, DN: np.ndarray) -> np.ndarray:
-        """(block D N)'."""
-        return blas.dgemm(1.0, DN, block.T, trans_a=1)
+        return bool(info == 0)
 
     def _multiply(self, R: np.ndarray) -> None:
         """Make R F, up to an orthogonal factor from the left, the new F; R is upper triangular, (rank, rank)."""
@@ -172,8 +173,9 @@ class TriangularFactor(Factor):
         inverse, _ = lapack.dtrtri(self.R)
         return norms(np.triu(inverse))
 
-    def _block_times(self, block: np.ndarray, DN: np.ndarray) -> np.ndarray:
-        return blas.dtrmm(1.0, DN, block.T.copy(order="F"), trans_a=1, overwrite_b=1)
+    def row_map(self) -> RowMap:
+        inverse = np.triu(lapack.dtrtri(self.R)[0])
+        return RowMap(np.ascontiguousarray(inverse), self.scale, upper=True)
 
     def _multiply(self, R: np.ndarray) -> None:
         self.R, self.gram = blas.dtrmm(1.0, R, self.R), None
@@ -232,8 +234,8 @@ class TruncatedFactor(TriangularFactor):
     def row_norms(self) -> np.ndarray:
         return norms(self.V[:, : self.rank] / self.sigma[: self.rank])
 
-    def _block_times(self, block: np.ndarray, DN: np.ndarray) -> np.ndarray:
-        return Factor._block_times(self, block, DN)
+    def row_map(self) -> RowMap:
+        return Factor.row_map(self)
 
     def _multiply(self, R: np.ndarray) -> None:
         r = self.rank
@@ -258,7 +260,7 @@ class RidgeFactor(Factor):
         self.Q, self.R, self.T, self.ridge, self.scale = Q, R, T, ridge, scale  # matrices in Fortran order
         self.rank, self.rows = Q.shape
         self.start = np.zeros((0, self.rank))
-        self._sizes = sizes  # of the columns of S A
+        self.sizes = sizes  # of the columns of S A
 
     def _function(self, op: int, T: np.ndarray, Z: np.ndarray, elsewhere: float) -> np.ndarray:
         """Rows of (Q op(T) Q' + elsewhere (I - Q Q')) Z."""
@@ -280,7 +282,7 @@ class RidgeFactor(Factor):
         return TriangularFactor(self.T, self.scale[: self.rows], self.start).extremes[0], math.sqrt(self.ridge)
 
     def column_norms(self) -> np.ndarray:
-        return np.hypot(self._sizes, math.sqrt(self.ridge))
+        return np.hypot(self.sizes, math.sqrt(self.ridge))
 
     def row_norms(self) -> np.ndarray:
         inside = blas.dtrsm(1.0, self.T, self.Q, side=1)

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
 
 from . import _check, _cpu
+from ._row_map import RowMap
 from .blocks import RowBlocks
 from .sketch import BlockSRHT, Distribution, SketchOperator, SparseStack
 
@@ -26,6 +27,8 @@ _OPERATOR_COLUMNS = 32
 # Pieces of A that are scaled on their way into a sketch: whole windows of a BlockSRHT, 16 MB.
 _PIECE = 1 << 21
 _PIECE_ROWS = 4096
+
+_MAPPED = 1 << 19  # entries of rows that are converted before they are mapped: 4 MB
 
 _JOINED = 1 << 26  # bytes of small row blocks that are joined before they are sketched
 
@@ -108,6 +111,37 @@ class TallMatrix:
     def _rows(self, i0: int, i1: int) -> np.ndarray:
         raise NotImplementedError
 
+    def row_norms(self, mapping: RowMap, single: bool = False) -> np.ndarray:
+        """Weighted squares of the norms of the images of the rows, (m,); `single` computes in float32. One pass over A."""
+        out, i = np.empty(self.shape[0]), 0
+        for block in self.row_blocks(max(256, _MAPPED // max(1, self.shape[1]))):
+            mapping.squared_norms(block, None, single, out[i : i + len(block)])
+            i += len(block)
+        return out
+
+    def gram(self, mapping: RowMap) -> np.ndarray:
+        """Gram matrix of the weighted images of the rows. One pass over A."""
+        G = np.zeros((mapping.rank, mapping.rank))
+        for block in self.row_blocks(max(256, _MAPPED // max(1, self.shape[1]))):
+            mapping.add_gram(block, None, G)
+        return G
+
+    def row_squares(self) -> np.ndarray:
+        """Weighted squares of the norms of the rows themselves, (m,). One pass over A."""
+        out, i = np.empty(self.shape[0]), 0
+        for block in self.row_blocks(max(1, _MAPPED // max(1, self.shape[1]))):
+            out[i : i + len(block)] = np.vecdot(block, block)
+            i += len(block)
+        return out
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The rows with these numbers, dense, in float64, times the roots of the weights."""
+        rows = self._take(indices)
+        return rows if self.weights is None else rows * self.roots[indices, None]
+
+    def _take(self, indices: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
     def is_finite(self) -> bool:
         raise NotImplementedError
 
@@ -116,7 +150,23 @@ class TallMatrix:
         raise NotImplementedError
 
 
-class Dense(TallMatrix):
+class _InMemory(TallMatrix):
+    """Rows that the kernels read where they lie."""
+
+    def row_norms(self, mapping: RowMap, single: bool = False) -> np.ndarray:
+        self.passes += 1
+        out = np.empty(self.shape[0])
+        mapping.squared_norms(self.A, None if self.weights is None else self.roots, single, out)
+        return out
+
+    def gram(self, mapping: RowMap) -> np.ndarray:
+        self.passes += 1
+        G = np.zeros((mapping.rank, mapping.rank))
+        mapping.add_gram(self.A, None if self.weights is None else self.roots, G)
+        return G
+
+
+class Dense(_InMemory):
     default_sketch = BlockSRHT()
 
     @property
@@ -179,6 +229,9 @@ class Dense(TallMatrix):
             return np.ascontiguousarray(self.A[i0:i1], dtype=np.float64)
         return self.A[i0:i1] * self.roots[i0:i1, None]
 
+    def _take(self, indices: np.ndarray) -> np.ndarray:
+        return self.A[indices].astype(np.float64, copy=False)
+
     def is_finite(self) -> bool:
         rows = max(1, _SLICE // max(1, self.shape[1]))
         return all(bool(np.isfinite(self.A[i : i + rows]).all()) for i in range(0, self.shape[0], rows))
@@ -187,7 +240,7 @@ class Dense(TallMatrix):
         return Dense(self.A.T)
 
 
-class Sparse(TallMatrix):
+class Sparse(_InMemory):
     @property
     def bytes_per_pass(self) -> int:
         # Reads of x and of the gradient are scattered: as if everything were read twice.
@@ -210,6 +263,15 @@ class Sparse(TallMatrix):
         block = self.A[i0:i1].toarray().astype(np.float64, copy=False)
         return block if self.weights is None else block * self.roots[i0:i1, None]
 
+    def row_squares(self) -> np.ndarray:
+        self.passes += 1
+        values = self.A.data.astype(np.float64)
+        out = np.asarray(sp.csr_array((values * values, self.A.indices, self.A.indptr), shape=self.shape).sum(axis=1))
+        return out if self.weights is None else out * self.weights
+
+    def _take(self, indices: np.ndarray) -> np.ndarray:
+        return self.A[indices].toarray().astype(np.float64, copy=False)
+
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.A.data).all())
 
@@ -224,10 +286,58 @@ def scaled_rows(A: _check.Matrix, factors: np.ndarray) -> _check.Matrix:
     return A * factors[:, None]
 
 
-class Operator(TallMatrix):
-    """Anything with matvec and rmatvec. Sketched through blocks of its columns: n products."""
+class ByProducts(TallMatrix):
+    """A matrix of which only products are to be had: all that asks for its rows goes through them."""
 
     by_products = True
+
+    def row_norms(self, mapping: RowMap, single: bool = False) -> np.ndarray:
+        passes, rows = self.passes, self.A.shape[0]
+        out = np.zeros(rows)
+        for _, Y in self._images(mapping):
+            out += np.einsum("ij,ij->j", Y[:, :rows], Y[:, :rows])
+        self.passes = passes + 1
+        return out if self.weights is None else out * self.weights
+
+    def gram(self, mapping: RowMap) -> np.ndarray:
+        # T'(A'(A T)): rounding errors grow with the condition number of A, as they do for (A T)'(A T).
+        passes = self.passes
+        G = np.empty((mapping.rank, mapping.rank))
+        for j, Y in self._images(mapping):
+            G[:, j : j + len(Y)] = ((self.adjoint_times(Y) * mapping.scale) @ mapping.T).T
+        self.passes = passes + 2
+        return (G + G.T) / 2
+
+    def row_squares(self) -> np.ndarray:
+        passes, columns = self.passes, self.shape[1] // self.copies
+        out = np.zeros(self.A.shape[0])
+        for j in range(0, columns, _OPERATOR_COLUMNS):
+            Y = self.times(np.eye(min(_OPERATOR_COLUMNS, columns - j), self.shape[1], j))
+            Y = Y.reshape(len(Y), self.copies, -1)
+            out += np.einsum("ijk,ijk->k", Y, Y)
+        self.passes = passes + 1
+        return out if self.weights is None else out * self.weights
+
+    def _images(self, mapping: RowMap) -> Iterator[tuple[int, np.ndarray]]:
+        for j in range(0, mapping.rank, _OPERATOR_COLUMNS):
+            yield j, self.times((mapping.T[:, j : j + _OPERATOR_COLUMNS] * mapping.scale[:, None]).T)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        passes, m, rows = self.passes, self.shape[0], self.A.shape[0]
+        numbers = np.concatenate([indices + i for i in range(0, m, rows)]) if m else indices
+        out = np.empty((len(numbers), self.shape[1]))
+        for j in range(0, len(numbers), _OPERATOR_COLUMNS):
+            chosen = numbers[j : j + _OPERATOR_COLUMNS]
+            units = np.zeros((len(chosen), m))
+            roots = 1.0 if self.weights is None else self.roots[chosen % rows]
+            units[range(len(chosen)), chosen] = np.divide(1.0, roots, out=np.zeros(len(chosen)), where=np.asarray(roots) > 0)
+            out[j : j + len(chosen)] = self.adjoint_times(units)
+        self.passes = passes + 1
+        return out
+
+
+class Operator(ByProducts):
+    """Anything with matvec and rmatvec. Sketched through blocks of its columns: n products."""
 
     def __init__(self, A: Any, weights: np.ndarray | None = None):
         super().__init__(A, weights)
@@ -311,6 +421,27 @@ class Blocks(TallMatrix):
             R[:, i0:i1] = r
             G += g
         return squares
+
+    def row_norms(self, mapping: RowMap, single: bool = False) -> np.ndarray:
+        self.passes += 1
+        parts = [self._part(i0, i1, block).row_norms(mapping, single) for i0, i1, block in self._pieces()]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def gram(self, mapping: RowMap) -> np.ndarray:
+        self.passes += 1
+        G = np.zeros((mapping.rank, mapping.rank))
+        for i0, i1, block in self._pieces():
+            G += self._part(i0, i1, block).gram(mapping)
+        return G
+
+    def _take(self, indices: np.ndarray) -> np.ndarray:
+        self.passes += 1
+        out = np.empty((len(indices), self.shape[1]))
+        for i0, i1, block in self._pieces():
+            here = np.flatnonzero((indices >= i0) & (indices < i1))
+            if len(here):
+                out[here] = self._part(i0, i1, block)._take(indices[here] - i0)
+        return out
 
     def _part(self, i0: int, i1: int, block: Any) -> TallMatrix:
         weights = None if self.weights is None else self.weights[i0:i1]

@@ -15,10 +15,10 @@ import scipy.sparse as sp
 
 from . import _check, _cpu
 from ._operator import SketchOperator
+from ._random import random_words, uniform
 
 _TILE = 1 << 20  # entries of a dense S made at a time: 8 MB
 _TRANSFORM_COLUMNS = 16  # columns of A in one call of a cosine transform
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _ROW_SAMPLE = 11  # stream, see docs/definitions.md
 _TRANSFORM_SIGNS = 8
 
@@ -307,8 +307,8 @@ class RowSample(_Listed):
         d, m = s.shape
         if m == 0:
             return np.zeros((d, 0), np.int64), np.zeros((d, 0))
-        word = _words(np.arange(d, dtype=np.uint64), 0, _ROW_SAMPLE, s.seed)[:, 0]
-        u = (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        word = random_words(np.arange(d, dtype=np.uint64), 0, _ROW_SAMPLE, s.seed)[:, 0]
+        u = uniform(word)
         if self.probabilities is None:
             columns = np.minimum((u * m).astype(np.int64), m - 1)
             return columns[:, None], np.full((d, 1), np.sqrt(m / d))
@@ -329,12 +329,6 @@ class RowSample(_Listed):
     def __repr__(self) -> str:
         p = self.probabilities
         return "RowSample()" if p is None else f"RowSample(<{len(p)} probabilities>)"
-
-
-def _words(index: np.ndarray, sub: int, stream: int, seed: int) -> np.ndarray:
-    """The words U0, U1 of philox(lo(index), hi(index), sub, stream), (count, 2)."""
-    counters = np.stack([index & _LOW, index >> _HALF, np.full_like(index, sub), np.full_like(index, stream)], axis=1)
-    return _cpu.philox(counters.astype(np.uint32), seed).view("<u8").astype(np.uint64, copy=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -398,7 +392,7 @@ class SRTT(Distribution):
 
     def _signs(self, s: SketchOperator, k: int) -> np.ndarray:
         m = s.shape[1]
-        words = _words(np.arange(-(-m // 128), dtype=np.uint64), k, _TRANSFORM_SIGNS, s.seed)
+        words = random_words(np.arange(-(-m // 128), dtype=np.uint64), k, _TRANSFORM_SIGNS, s.seed)
         return 1.0 - 2.0 * np.unpackbits(words.astype("<u8").view(np.uint8).ravel(), bitorder="little")[:m]
 
     def _block(self, s: SketchOperator, i0: int, i1: int, j0: int, j1: int) -> np.ndarray:

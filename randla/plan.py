@@ -13,13 +13,14 @@ import numpy as np
 from ._matrix import TallMatrix
 from ._tall import Sparse
 
-READ = 34e9  # bytes per second, all cores
-GEMM, GEMM_HALF = 100e9, 60  # float64 flops per second; columns at which half of it is reached
+READ = 29e9  # bytes per second, all cores
+GEMM = 100e9  # float64 flops per second
+GRAM, GRAM_HALF = 200e9, 110  # of A R^-1 and its Gram matrix; columns at which half of it is reached
 QR_SMALL, QR_LARGE, QR_HALF = 6e9, 60e9, 600
-SYRK = 70e9  # useful flops of A'A
+SYRK, SYRK_HALF = 170e9, 200  # useful flops of A'A of a sketch; columns at which half of it is reached
 CALL, STEP = 2e-3, 2e-4  # seconds of Python and of small LAPACK calls: in an iterative solve, in an iteration
 SOLVE = 8e9  # bytes per second of a triangular solve
-SKETCH_PASSES = 2.5
+SKETCH_PASSES, SKETCH_BYTE = 2.5, 1e-9  # reads of A that a sketch takes, and seconds for a byte of it
 NATS = {"float64": 29.0, "float32": 11.0}  # from the sketched solution to the unit roundoff
 
 
@@ -64,7 +65,8 @@ def iterative_seconds(m: int, n: int, k: int, itemsize: int, parts: int = 1) -> 
     dtype = "float32" if itemsize == 4 else "float64"
     d = best_rows(m, n, one_pass, NATS[dtype])
     spir = _spir_seconds(n, d, one_pass, NATS[dtype])
-    gram = 2 * m * n * n * (n + GEMM_HALF) / n / GEMM + (SKETCH_PASSES + 6) * one_pass
+    sketch = 6 * n * n * (n + SYRK_HALF) / SYRK + 8 * n**3 / GEMM
+    gram = sketch + 2 * m * n * n * (n + GRAM_HALF) / n / GRAM + (SKETCH_PASSES + 6) * one_pass
     return {"spir": spir, "cholqr": CALL + gram}
 
 
@@ -79,7 +81,7 @@ def qr_rate(n: int) -> float:
 
 def _spir_seconds(n: int, d: float, one_pass: float, nats: float, *, by_qr: bool = False) -> float:
     iterations = nats / (0.5 * math.log(d / n)) + 3
-    factorization = d * n * n / SYRK + (d * n * n / qr_rate(n) if by_qr else 0)
+    factorization = d * n * ((n + SYRK_HALF) / SYRK + 8 * SKETCH_BYTE) + (d * n * n / qr_rate(n) if by_qr else 0)
     return CALL + SKETCH_PASSES * one_pass + factorization + n**3 / GEMM + iterations * one_pass
 
 
@@ -116,7 +118,7 @@ def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
             d = best_rows(m, n, one_pass, nats, by_qr=isinstance(matrix, Sparse))
             if method == "sketch":
                 # What the sketch alone is to solve is worth as much time again as making it.
-                d = max(12 * n, round(SKETCH_PASSES * one_pass * SYRK / n**2))
+                d = max(12 * n, round(SKETCH_PASSES * one_pass * SYRK / (n * (n + SYRK_HALF))))
         if matrix.holds_sketch:
             # At most 4 % of A and 512 MB, where that is a good number of rows.
             limit = min(m // (26 * matrix.copies), (1 << 26) // n)

@@ -12,7 +12,7 @@ import scipy.linalg
 from scipy.linalg import blas, lapack
 from scipy.sparse.linalg import LinearOperator
 
-from . import _check
+from . import _check, _cpu
 from ._factor import Factor, TriangularFactor, TruncatedFactor
 from ._matrix import TallMatrix, argument, is_complex, wrap
 from ._numeric import SOLVE, norms, powers_of_two, triangular
@@ -27,6 +27,7 @@ Slices = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 GRAM_COND_LIMIT = 1e7
 
 _EPS = float(np.finfo(np.float64).eps)
+_QR_ROWS = 2048
 _HELD = 1 << 21  # entries of a sketch that may be kept: 16 MB
 
 
@@ -52,18 +53,20 @@ def _triangular_condition(R: np.ndarray) -> float:
 
 def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> TriangularFactor | None:
     """Cholesky factor of the sketched Gram matrix; None where the condition number makes it unreliable."""
-    scale, gram, moments = np.ones(n), np.zeros((n, n), order="F"), np.zeros((n, k), order="F")
+    scale, gram, moments = np.ones(n), np.zeros((n, n)), np.zeros((n, k), order="F")
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
             # The first slice stands for the columns' sizes; what it misjudges costs nothing but rounding room.
             scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
         if (scale != 1).any():
             SA = np.multiply(SA, scale, out=SA if SA.flags.writeable else None)
-        gram = blas.dsyrk(1.0, SA.T, beta=1.0, c=gram, overwrite_c=1)
+        _cpu.gram(SA, None, False, None, None, gram)
         if k:
             moments = blas.dgemm(1.0, SA.T, SB.T, trans_b=1, beta=1.0, c=moments, overwrite_c=1)
+    gram = gram.T
     if ridge:
-        gram[np.diag_indices_from(gram)] += ridge * scale**2
+        with np.errstate(over="ignore"):
+            gram[np.diag_indices_from(gram)] += ridge * scale**2
     # Columns of equal norm: what is left of the condition number is what matters.
     diagonal = gram.diagonal()
     if not np.isfinite(diagonal).all() or not (diagonal > 0).all():
@@ -128,6 +131,19 @@ def _decide_rank(factor: TriangularFactor, rcond: float) -> TriangularFactor:
     return cut
 
 
+def factor_by_qr(matrix: TallMatrix, ridge: float, rcond: float) -> Factor:
+    """Factor of [A; sqrt(ridge) I] itself, by QR of its blocks of rows. One pass over A."""
+    n = matrix.shape[1]
+
+    def slices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for block in matrix.row_blocks(max(4 * n, _QR_ROWS)):
+            if not (np.isfinite(block.max(initial=0.0)) and np.isfinite(block.min(initial=0.0))):
+                raise ValueError("A must be finite; got NaN or infinite entries")
+            yield block, np.zeros((len(block), 0))
+
+    return _decide_rank(_by_qr(slices, n, 0, ridge, powers_of_two), rcond)
+
+
 def sketched_factor(
     matrix: TallMatrix,
     B: np.ndarray,
@@ -174,7 +190,7 @@ def sketched_factor(
         factor = _decide_rank(_by_qr(again, n, k, ridge, powers), rcond)
     dimension = float(factor.rank)
     if ridge > 0:  # effective dimension, as ridge N N' is what the ridge takes of the identity
-        dimension -= ridge * float(norms(factor.scale * factor.row_norms()) ** 2)
+        dimension = max(dimension - ridge * float(norms(factor.scale * factor.row_norms()) ** 2), 0.0)
     factor.rows, factor.distortion = d, min(max(1.15 * (dimension / max(d, 1)) ** 0.5, 0.05), 0.95)
     return factor
 

@@ -15,6 +15,10 @@ class LstsqWarning(UserWarning):
     """Numerical trouble in a least-squares solve: rank deficiency, stagnation, too few iterations."""
 
 
+class LeverageWarning(UserWarning):
+    """Leverage scores that the data does not determine."""
+
+
 class Status(enum.Enum):
     """How a solve ended. The value is the sentence shown to users."""
 

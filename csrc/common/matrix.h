@@ -29,4 +29,13 @@ struct Csr {
   int64_t rows, cols;
 };
 
+// y = root a diag(scale) T for every row a of a matrix with n columns.
+struct RowMap {
+  const double* T;  // (n, r), row-major; null stands for the identity, in `gram` of a dense matrix
+  int64_t n, r;
+  bool upper;           // T is zero below its diagonal
+  const double* scale;  // (n) or null
+  const double* roots;  // one for every row, or null
+};
+
 }  // namespace randla

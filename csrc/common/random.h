@@ -28,6 +28,13 @@ enum Stream : uint32_t {
   kTransformRows = 9,
   kLessUniform = 10,
   kRowSample = 11,
+  kSampleRows = 12,
+  kDeterminantal = 13,
+  kSampleOrder = 14,
+  kCoordinated = 17,
+  kLengthSquared = 18,
+  kLandmarks = 19,
+  kStreamingLandmarks = 20,
 };
 
 struct Words {

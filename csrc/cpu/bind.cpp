@@ -151,6 +151,7 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   m.def("philox", &philox_words, py::arg("counters"), py::arg("seed"));
   m.def("triangular", &triangular, py::arg("op"), py::arg("R").noconvert(), py::arg("Z").noconvert());
   bind_sketches(m);
+  bind_row_maps(m);
   bind<float>(m);
   bind<double>(m);
 }

@@ -14,6 +14,8 @@
 #include "cpu/dense_product.inl"
 #include "cpu/gather.inl"
 #include "cpu/residual.inl"
+#include "cpu/row_norms.inl"
+#include "cpu/gram.inl"
 #include "cpu/sparse_sketch.inl"
 #include "cpu/srtt.inl"
 #include "cpu/triangular.inl"
@@ -39,6 +41,12 @@ constexpr Kernels<T> kTable = {
     residual<T>,
     residual_complex<T>,
     residual_csr<T>,
+    row_norms<T, double>,
+    row_norms<T, float>,
+    row_norms_csr<T, double>,
+    row_norms_csr<T, float>,
+    gram<T>,
+    gram_csr<T>,
     triangular<T>,
 };
 

@@ -51,6 +51,15 @@ struct Kernels {
   void (*residual_csr)(Csr<T> A, int64_t k, const double* x, const double* b, const double* w, double* r, double* g,
                        double* squares);
 
+  // out[i] = ||y_i||^2 for the image y of every row of A, computed in float64 or in float32 (single), added up in lanes.
+  void (*row_norms)(Matrix<const T> A, const RowMap& map, double* out);
+  void (*row_norms_single)(Matrix<const T> A, const RowMap& map, double* out);
+  void (*row_norms_csr)(Csr<T> A, const RowMap& map, double* out);
+  void (*row_norms_csr_single)(Csr<T> A, const RowMap& map, double* out);
+  // G += sum y' y, (r, r), symmetric and contiguous.
+  void (*gram)(Matrix<const T> A, const RowMap& map, double* G);
+  void (*gram_csr)(Csr<T> A, const RowMap& map, double* G);
+
   // Z = op(R) Z for k contiguous rows of Z, each n long; R is upper triangular, column-major.
   void (*triangular)(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k);
 };
