@@ -9,6 +9,18 @@ from .leverage import LeverageResult, coherence, cross_leverage, effective_dimen
 from .lstsq import lstsq
 from .precondition import Preconditioner, sketch_preconditioner
 from .result import LeverageWarning, LstsqResult, LstsqWarning, Status
+from .sampling import (
+    CoordinatedSketch,
+    LengthSquaredTree,
+    LowRankSample,
+    MatmulResult,
+    SampledRows,
+    coordinated_sketch,
+    fkv,
+    sample_dpp,
+    sample_rows,
+    sketched_matmul,
+)
 from .sketch import (
     SRTT,
     BlockSRHT,
@@ -33,32 +45,42 @@ except importlib.metadata.PackageNotFoundError:  # built in place, not installed
 __all__ = [
     "SRTT",
     "BlockSRHT",
+    "CoordinatedSketch",
     "CountSketch",
     "Distribution",
     "Gaussian",
+    "LengthSquaredTree",
     "LessUniform",
     "LeverageResult",
     "LeverageWarning",
+    "LowRankSample",
     "LstsqResult",
     "LstsqWarning",
+    "MatmulResult",
     "Preconditioner",
     "Rademacher",
     "RowBlocks",
     "RowSample",
+    "SampledRows",
     "SketchAccumulator",
     "SketchOperator",
     "SparseSign",
     "SparseStack",
     "Status",
     "coherence",
+    "coordinated_sketch",
     "cross_leverage",
     "effective_dimension",
+    "fkv",
     "leverage_scores",
     "lstsq",
+    "sample_dpp",
+    "sample_rows",
     "set_num_threads",
     "show_config",
     "sketch",
     "sketch_preconditioner",
+    "sketched_matmul",
 ]
 
 logging.getLogger("randla").addHandler(logging.NullHandler())
