@@ -6,6 +6,7 @@ import logging
 from ._config import set_num_threads, show_config
 from .blocks import RowBlocks
 from .leverage import LeverageResult, coherence, cross_leverage, effective_dimension, leverage_scores
+from .lp import LewisResult, LpResult, LpStatus, LpWarning, lewis_weights, lp_regression, lp_sensitivities
 from .lstsq import lstsq
 from .precondition import Preconditioner, sketch_preconditioner
 from .result import LeverageWarning, LstsqResult, LstsqWarning, Status
@@ -53,7 +54,11 @@ __all__ = [
     "LessUniform",
     "LeverageResult",
     "LeverageWarning",
+    "LewisResult",
     "LowRankSample",
+    "LpResult",
+    "LpStatus",
+    "LpWarning",
     "LstsqResult",
     "LstsqWarning",
     "MatmulResult",
@@ -73,6 +78,9 @@ __all__ = [
     "effective_dimension",
     "fkv",
     "leverage_scores",
+    "lewis_weights",
+    "lp_regression",
+    "lp_sensitivities",
     "lstsq",
     "sample_dpp",
     "sample_rows",
