@@ -5,6 +5,7 @@ import logging
 
 from ._config import set_num_threads, show_config
 from .blocks import RowBlocks
+from .landmarks import Landmarks, LandmarksWarning, StreamingLandmarks, kernel_landmarks
 from .leverage import LeverageResult, coherence, cross_leverage, effective_dimension, leverage_scores
 from .lp import LewisResult, LpResult, LpStatus, LpWarning, lewis_weights, lp_regression, lp_sensitivities
 from .lstsq import lstsq
@@ -50,6 +51,8 @@ __all__ = [
     "CountSketch",
     "Distribution",
     "Gaussian",
+    "Landmarks",
+    "LandmarksWarning",
     "LengthSquaredTree",
     "LessUniform",
     "LeverageResult",
@@ -72,11 +75,13 @@ __all__ = [
     "SparseSign",
     "SparseStack",
     "Status",
+    "StreamingLandmarks",
     "coherence",
     "coordinated_sketch",
     "cross_leverage",
     "effective_dimension",
     "fkv",
+    "kernel_landmarks",
     "leverage_scores",
     "lewis_weights",
     "lp_regression",
