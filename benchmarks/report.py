@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import figures_leverage
+import figures_sampling
 import figures_sketch
 import figures_solve
 import rows
+import rows_leverage
 import rows_sketch
 
 from randla import LstsqWarning
@@ -26,8 +29,12 @@ from randla.cli import Progress, plain, write_text
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 # Which file keeps which groups.
-FILES = {"lstsq": figures.GROUPS, "sketch": {**figures_sketch.GROUPS, **figures_solve.GROUPS}}
-GOALS = {"lstsq": rows.goals_table, "sketch": rows_sketch.goals_table}
+FILES = {
+    "lstsq": figures.GROUPS,
+    "sketch": {**figures_sketch.GROUPS, **figures_solve.GROUPS},
+    "leverage": {**figures_leverage.GROUPS, **figures_sampling.GROUPS},
+}
+GOALS = {"lstsq": rows.goals_table, "sketch": rows_sketch.goals_table, "leverage": rows_leverage.goals_table}
 
 
 def kept(folder: Path, file: str) -> dict[str, Any]:
@@ -47,12 +54,14 @@ def between(text: str, mark: str, content: str) -> str:
 
 def rendered(folder: Path) -> dict[Path, str]:
     """The files that hold generated tables, as they should be."""
-    lstsq, sketch = kept(folder, "lstsq"), kept(folder, "sketch")
+    lstsq, sketch, leverage = kept(folder, "lstsq"), kept(folder, "sketch"), kept(folder, "leverage")
     readme, page = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
     texts = {readme: readme.read_text(), page: page.read_text()}
     for path, mark, content in (
         (readme, "bench", rows.goals_table(lstsq)),
         (readme, "sketch", rows_sketch.headline_table(sketch)),
+        (readme, "leverage", rows_leverage.headline_table(leverage)),
+        (page, "leverage-goals", rows_leverage.goals_table(leverage)),
         (page, "shapes", rows.shapes_table(lstsq)),
         (page, "accuracy", rows.accuracy_table(lstsq)),
         *((page, mark, table(sketch)) for mark, table in rows_sketch.TABLES.items()),

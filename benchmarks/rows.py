@@ -46,6 +46,18 @@ def markdown(columns: list[str], cells: list[list[str]]) -> str:
     return Table("", columns, cells).markdown() if cells else ""
 
 
+def goals(title: str, rows: list[Row], data: dict[str, Any]) -> str:
+    """Every figure with its goal, and the machine."""
+    if not rows:
+        return ""
+    table = markdown([title, *FIGURE], [row.cells() for row in rows])
+    return f"{table}\n\n{sum(row.met for row in rows)} of {len(rows)} goals met. Measured on: {machines(data)}."
+
+
+def headlines(title: str, rows: list[Row]) -> str:
+    return markdown([title, *FIGURE], [row.cells() for row in rows if row.headline])
+
+
 def limits(record: dict[str, Any]) -> Timings:
     """Times with the time that 2 m n^2 operations take at the matrix-product rate of each round."""
     times = Timings(record["times"])

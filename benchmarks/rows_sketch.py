@@ -7,7 +7,7 @@ from typing import Any
 
 from figures_sketch import COMPARED, LOGS, SHOWN
 from figures_solve import DISTRIBUTIONS, RATIOS
-from rows import FIGURE, Row, machines, markdown
+from rows import Row, goals, headlines, markdown
 
 from randla.bench.measure import Timings
 from randla.bench.report import error, seconds
@@ -151,17 +151,11 @@ def rows_of(data: dict[str, Any]) -> list[Row]:
 
 
 def goals_table(data: dict[str, Any]) -> str:
-    """Every figure with its goal, and the machine."""
-    rows = rows_of(data)
-    if not rows:
-        return ""
-    table = markdown(["float64 unless said", *FIGURE], [row.cells() for row in rows])
-    return f"{table}\n\n{sum(row.met for row in rows)} of {len(rows)} goals met. Measured on: {machines(data)}."
+    return goals("float64 unless said", rows_of(data), data)
 
 
 def headline_table(data: dict[str, Any]) -> str:
-    cells = [row.cells() for row in rows_of(data) if row.headline]
-    return markdown(["sketches, sparse and mapped problems", *FIGURE], cells)
+    return headlines("sketches, sparse and mapped problems", rows_of(data))
 
 
 def families_table(data: dict[str, Any]) -> str:

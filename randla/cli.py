@@ -254,7 +254,8 @@ def figure(value: Any) -> str:
 
 def bench(args: argparse.Namespace) -> int:
     """Time randla and its peers, print tables, and write what was asked for."""
-    from randla.bench import lstsq, measure, report, sketch
+    from randla.bench import leverage, lstsq, measure, sketch
+    from randla.bench.report import facts
 
     html, archive = (Path(p) if p else None for p in (args.output, args.json))
     for path, suffix in ((html, ".html"), (archive, ".json")):
@@ -270,13 +271,15 @@ def bench(args: argparse.Namespace) -> int:
             if args.what == "lstsq":
                 solvers = [*lstsq.randla_solvers(args.methods.split(","), args.rng), *lstsq.peers()]
                 records.append(lstsq.run(case, solvers, **limits))
+            elif args.what == "leverage":
+                records.append(leverage.run(case.A, seed=args.rng, **limits))
             else:
                 records.append(sketch.run(case.A, min(args.sketch_size or 4 * n, m), **limits))
     data = {"kind": args.what, "provenance": measure.provenance(), "records": records}
-    table = report.lstsq_table if args.what == "lstsq" else report.sketch_table
+    table, _ = drawn_as(args.what)
     for record in records:
         show(table(record))
-    print(report.facts(data["provenance"]))
+    print(facts(data["provenance"]))
     if archive is not None:
         write_text(archive, json.dumps(data, indent=1, default=plain) + "\n")
         print(f"Data: {archive}")
@@ -286,14 +289,22 @@ def bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def drawn_as(kind: str) -> tuple[Any, Any]:
+    """What makes a table and a picture of a record of this kind."""
+    from randla.bench import picture, report
+
+    return {
+        "lstsq": (report.lstsq_table, picture.time_accuracy),
+        "sketch": (report.sketch_table, picture.sketches),
+        "leverage": (report.leverage_table, picture.scores),
+    }[kind]
+
+
 def page(data: dict[str, Any]) -> str:
     """The HTML report of what `bench` measured; without matplotlib it holds the tables only."""
     from randla.bench import picture, report
 
-    table, draw = {
-        "lstsq": (report.lstsq_table, picture.time_accuracy),
-        "sketch": (report.sketch_table, picture.sketches),
-    }[data["kind"]]
+    table, draw = drawn_as(data["kind"])
     sections = [(table(r), picture.to_svg(draw([r])) if picture.available() else "") for r in data["records"]]
     return report.html_page(f"randla bench {data['kind']}", data["provenance"], sections)
 
@@ -354,7 +365,11 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("bench", bench, "measure against LAPACK and installed peers")
     p.add_argument(
-        "what", nargs="?", choices=("lstsq", "sketch"), default="lstsq", help="what to measure (default %(default)s)"
+        "what",
+        nargs="?",
+        choices=("lstsq", "sketch", "leverage"),
+        default="lstsq",
+        help="what to measure (default %(default)s)",
     )
     p.add_argument(
         "--sizes", type=sizes, default=[(100_000, 100)], metavar="MxN,...", help="problem sizes (default 100000x100)"

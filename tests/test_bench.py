@@ -11,7 +11,7 @@ from ls_oracles import backward_error, karlson_walden, refined_solution
 
 import randla
 from randla import datasets
-from randla.bench import accuracy, lstsq, measure, report, sketch
+from randla.bench import accuracy, leverage, lstsq, measure, report, sketch
 
 
 def test_judge_agrees_with_the_exact_backward_error():
@@ -127,15 +127,21 @@ def benchmarks(monkeypatch):
     return importlib.import_module
 
 
+def measured(benchmarks, folder, file, names):
+    """What the groups with these names leave in the only file that they write."""
+    assert benchmarks("report").main(["run", "--quick", "-o", str(folder), "--only", *names]) == 0
+    data = json.loads((folder / f"{file}.json").read_text())
+    assert list(folder.iterdir()) == [folder / f"{file}.json"]
+    assert all(group["provenance"]["numpy"] == np.__version__ for group in data["groups"].values())
+    return data
+
+
 @pytest.fixture
 def quick(benchmarks, tmp_path, one_blas_thread):
     """Run groups on tiny problems and return what was kept, with the figures of its rows."""
 
     def run(*names):
-        assert benchmarks("report").main(["run", "--quick", "-o", str(tmp_path), "--only", *names]) == 0
-        data = json.loads((tmp_path / "sketch.json").read_text())
-        assert list(tmp_path.iterdir()) == [tmp_path / "sketch.json"]
-        assert all(group["provenance"]["numpy"] == np.__version__ for group in data["groups"].values())
+        data = measured(benchmarks, tmp_path, "sketch", names)
         return data, benchmarks("rows_sketch").rows_of(data)
 
     return run
@@ -315,3 +321,28 @@ def test_pause_comes_before_each_turn(monkeypatch):
     monkeypatch.setattr(measure.time, "sleep", seen.append)
     measure.interleave({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=1, pause=0.25, warmup=False)
     assert seen == [0.25, "a", 0.25, "b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["scores", "products", "regression", "landmarks"])
+def test_groups_of_leverage_and_sampling_run_and_give_figures(name, benchmarks, tmp_path, one_blas_thread, capsys):
+    data = measured(benchmarks, tmp_path, "leverage", [name])
+    rows = benchmarks("rows_leverage").all_rows(data)
+    assert len(rows) == {"scores": 6, "products": 2, "regression": 3, "landmarks": 1}[name]
+    assert all(np.isfinite(row.ratio) and row.ratio > 0 for row in rows)
+    shown = capsys.readouterr().out
+    assert all(row.problem in shown for row in rows)
+
+
+def test_errors_of_the_routes_to_leverage_scores_are_told():
+    A = datasets.least_squares(2_000, 10, cond=1e3, rng=1).A
+    record = leverage.run(A, rounds=1)
+    errors = {route["name"]: route["error"] for route in record["routes"]}
+    assert errors["numpy QR"] == 0
+    assert errors["scipy SVD"] < 1e-11
+    assert errors["randla exact"] < 1e-11
+    assert 1e-3 < errors["randla sketch"] < 0.25
+    table = report.leverage_table(record)
+    assert [row[0] for row in table.rows] == list(errors)
+    assert table.strong == [name.startswith("randla") for name in errors]
+    assert table.rows[0][4] == "3"

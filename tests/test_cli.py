@@ -301,7 +301,7 @@ def test_demo_without_matplotlib_says_so(capsys, monkeypatch):
     assert listing() == []
 
 
-@pytest.mark.parametrize("what", ["lstsq", "sketch"])
+@pytest.mark.parametrize("what", ["lstsq", "sketch", "leverage"])
 def test_bench_writes_one_self_contained_page_and_its_data(what, capsys):
     words = ["bench", what, "--sizes", "600x10,1000x20", "--rounds", 2, "--order", "F", "--dtype", "float32"]
     assert run(*words, "-o", "report.html", "--json", "data.json") == 0

@@ -264,12 +264,12 @@ def test_every_iteration_is_one_pass(layout):
     assert twin.passes <= twin.iterations + 6
 
 
-def test_layouts_agree_in_every_bit_of_the_residual():
-    A, b = problem(2000, 15)
+def test_layouts_agree_as_far_as_the_condition_allows():
+    A, b = problem(2000, 15, cond=1e4)
     start = randla.lstsq(A, b, method="spir", sketch=randla.SparseStack(), rng=1)
     for layout in ("F", "strided", "reversed"):
         again = randla.lstsq(LAYOUTS[layout](A), b, method="spir", sketch=randla.SparseStack(), rng=1)
-        assert relative(again.x, start.x) < 1e-12
+        assert relative(again.x, start.x) < 10 * 1e4 * np.finfo(float).eps
 
 
 @pytest.mark.parametrize("method", ["spir", "lsqr"])

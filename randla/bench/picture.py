@@ -8,7 +8,7 @@ from typing import Any
 
 from randla.bench.report import seconds
 
-__all__ = ["available", "sketches", "time_accuracy", "to_svg"]
+__all__ = ["available", "scores", "sketches", "time_accuracy", "to_svg"]
 
 OURS, PEERS = "#0b62a4", "#c2571a"
 FLOOR = 1e-19  # an exact zero has no place on a log axis
@@ -119,9 +119,18 @@ def _label(figure: Any, ax: Any, points: Sequence[tuple[float, float, str, bool]
 
 def sketches(records: Sequence[dict[str, Any]]) -> Any:
     """Time of each sketch in reads of A, one panel per matrix."""
+    return _in_reads(records, "sketches")
+
+
+def scores(records: Sequence[dict[str, Any]]) -> Any:
+    """Time of each route to the leverage scores in reads of A, one panel per matrix."""
+    return _in_reads(records, "routes")
+
+
+def _in_reads(records: Sequence[dict[str, Any]], what: str) -> Any:
     figure, axes = _figure(len(records))
     for ax, record in zip(axes, records, strict=True):
-        items = sorted(record["sketches"], key=lambda s: -s["reads"])
+        items = sorted(record[what], key=lambda s: -s["reads"])
         bars = ax.barh(
             [s["name"] for s in items], [s["reads"] for s in items], color=[OURS if s["ours"] else PEERS for s in items]
         )

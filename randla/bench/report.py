@@ -159,6 +159,30 @@ def sketch_table(record: dict[str, Any]) -> Table:
     return Table(title, ["sketch", "time", "reads of A", "distortion"], rows, strong, notes)
 
 
+def leverage_table(record: dict[str, Any], baseline: str = "numpy QR") -> Table:
+    """One row per route to the scores; speed-ups are against the baseline."""
+    ratios = {s["name"]: record["ratios"].get(f"{s['name']} / {baseline}") for s in record["routes"]}
+    rows = [
+        [
+            s["name"],
+            seconds(s["seconds"]),
+            ratio(1 / r if (r := ratios[s["name"]]) else None),
+            error(s["error"]),
+            count(s["passes"]),
+        ]
+        for s in record["routes"]
+    ]
+    b = record["bounds"]
+    rounding = error(record["cond"] * 2**-52)
+    notes = [
+        f"Errors are the largest relative ones, against {baseline}; cond times the unit roundoff is {rounding}.",
+        f"One read of A takes {seconds(b['read_seconds'])} ({b['read_gbytes_per_second']:.3g} GB/s).",
+    ]
+    title = f"leverage scores of {record['problem']}, {record['dtype']}, {record['order']} order"
+    strong = [s["ours"] for s in record["routes"]]
+    return Table(title, ["route", "time", "speed-up", "relative error", "passes"], rows, strong, notes)
+
+
 def html_page(title: str, provenance: dict[str, Any], sections: Sequence[tuple[Table, str]]) -> str:
     """One file: each section is a table and a picture as SVG text (or nothing)."""
     body = "\n".join(f"<section>{picture}{table.html()}</section>" for table, picture in sections)
