@@ -99,3 +99,4 @@ def gram_csr(
 ) -> None: ...
 def fwht(from_: Floats, to: Floats, scale: float) -> None: ...  # (outer, n, inner), contiguous
 def triangular(op: int, R: Doubles, Z: Doubles) -> None: ...  # op: 0 R^-1, 1 R^-T, 2 R, 3 R'; rows of Z in place
+def cholesky(A: Doubles) -> bool: ...  # upper triangle of A, column-major, in place; False: not positive definite

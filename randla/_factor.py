@@ -19,8 +19,11 @@ from ._numeric import (
     MULTIPLY_TRANSPOSED,
     SOLVE,
     SOLVE_TRANSPOSED,
+    cholesky,
+    inverse,
     norms,
     powers_of_two,
+    product,
     triangular,
 )
 from ._row_map import RowMap
@@ -110,11 +113,12 @@ class Factor:
         gram = matrix.gram(mapping)
         if ridge:
             gram += ridge * mapping.gram_of_map()
-        R, info = lapack.dpotrf(gram.T, lower=0)
-        if info == 0:
-            self._multiply(R)
-            self.distortion = 0.02
-        return bool(info == 0)
+        R = cholesky(gram.T)
+        if R is None:
+            return False
+        self._multiply(R)
+        self.distortion = 0.02
+        return True
 
     def _multiply(self, R: np.ndarray) -> None:
         """Make R F, up to an orthogonal factor from the left, the new F; R is upper triangular, (rank, rank)."""
@@ -170,15 +174,13 @@ class TriangularFactor(Factor):
         return norms(self.R.T)
 
     def row_norms(self) -> np.ndarray:
-        inverse, _ = lapack.dtrtri(self.R)
-        return norms(np.triu(inverse))
+        return norms(inverse(self.R))
 
     def row_map(self) -> RowMap:
-        inverse = np.triu(lapack.dtrtri(self.R)[0])
-        return RowMap(np.ascontiguousarray(inverse), self.scale, upper=True)
+        return RowMap(inverse(self.R), self.scale, upper=True)
 
     def _multiply(self, R: np.ndarray) -> None:
-        self.R, self.gram = blas.dtrmm(1.0, R, self.R), None
+        self.R, self.gram = product(R, self.R), None
         self.__dict__.pop("extremes", None)
 
     def singular_values(self) -> np.ndarray:
@@ -194,8 +196,8 @@ class TriangularFactor(Factor):
         if self.gram is not None:
             shifted = self.gram.copy(order="F")
             shifted[np.diag_indices_from(shifted)] += shift**2
-            T, info = lapack.dpotrf(shifted, lower=0, overwrite_a=1)
-            if info == 0:
+            T = cholesky(shifted)
+            if T is not None:
                 return T
         n = len(self.R)
         added = np.asfortranarray(np.diag(shift))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import blas, lapack
 
 from . import _cpu
+
+# Up to this order own kernels take less time on one core than the threads of a BLAS, woken once, take from what follows.
+_SMALL = 256
 
 SOLVE, SOLVE_TRANSPOSED, MULTIPLY, MULTIPLY_TRANSPOSED = range(4)
 
@@ -14,6 +18,27 @@ def triangular(op: int, R: np.ndarray, Z: np.ndarray) -> np.ndarray:
     out = np.array(Z, np.float64, order="C")
     _cpu.triangular(op, R, out)
     return out
+
+
+def cholesky(gram: np.ndarray) -> np.ndarray | None:
+    """Upper triangular R in Fortran order with R'R = gram, None where that is not positive definite."""
+    if len(gram) > _SMALL:
+        R, info = lapack.dpotrf(gram, lower=0)
+        return R if info == 0 and np.isfinite(R.diagonal()).all() else None  # some LAPACKs let NaN pass
+    R = np.array(np.triu(gram), order="F")
+    return R if _cpu.cholesky(R) else None
+
+
+def inverse(R: np.ndarray) -> np.ndarray:
+    """Of an upper triangular R in Fortran order; in C order."""
+    if len(R) > _SMALL:
+        return np.ascontiguousarray(np.triu(lapack.dtrtri(R)[0]))
+    return np.ascontiguousarray(triangular(SOLVE, R, np.eye(len(R))).T)
+
+
+def product(upper: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """upper @ R of two upper triangular matrices, in Fortran order."""
+    return blas.dtrmm(1.0, upper, R) if len(R) > _SMALL else triangular(MULTIPLY, upper, R.T).T
 
 
 def norms(X: np.ndarray) -> np.ndarray:

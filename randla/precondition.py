@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import blas, lapack
+from scipy.linalg import lapack
 from scipy.sparse.linalg import LinearOperator
 
 from . import _check, _cpu
 from ._factor import Factor, TriangularFactor, TruncatedFactor
 from ._matrix import TallMatrix, argument, is_complex, wrap
-from ._numeric import SOLVE, norms, powers_of_two, triangular
+from ._numeric import SOLVE, cholesky, norms, powers_of_two, triangular
 from ._ridge import SMALLEST_N, ridge_factor
 from .sketch import SRTT, Distribution, Gaussian, Rademacher
 
@@ -53,7 +53,7 @@ def _triangular_condition(R: np.ndarray) -> float:
 
 def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> TriangularFactor | None:
     """Cholesky factor of the sketched Gram matrix; None where the condition number makes it unreliable."""
-    scale, gram, moments = np.ones(n), np.zeros((n, n)), np.zeros((n, k), order="F")
+    scale, gram, moments = np.ones(n), np.zeros((n, n)), np.zeros((k, n))
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
             # The first slice stands for the columns' sizes; what it misjudges costs nothing but rounding room.
@@ -62,7 +62,9 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tr
             SA = np.multiply(SA, scale, out=SA if SA.flags.writeable else None)
         _cpu.gram(SA, None, False, None, None, gram)
         if k:
-            moments = blas.dgemm(1.0, SA.T, SB.T, trans_b=1, beta=1.0, c=moments, overwrite_c=1)
+            part = np.empty_like(moments)
+            _cpu.residual(SA, np.zeros_like(moments), np.ascontiguousarray(SB.T), np.empty(SB.T.shape), part)
+            moments += part
     gram = gram.T
     if ridge:
         with np.errstate(over="ignore"):
@@ -75,17 +77,15 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tr
     if (extra != 1).any():
         gram *= extra[:, None]
         gram *= extra
-        moments *= extra[:, None]
+        moments *= extra
         scale = scale * extra
-    R, info = lapack.dpotrf(gram, lower=0)
-    if info != 0:
-        return None
-    if not _triangular_condition(R) <= GRAM_COND_LIMIT * np.sqrt(n):
+    R = cholesky(gram)
+    if R is None or not _triangular_condition(R) <= GRAM_COND_LIMIT * np.sqrt(n):
         return None
     factor = TriangularFactor(R, scale, np.zeros((k, n)), gram)
     if factor.cond > GRAM_COND_LIMIT:
         return None
-    factor.start = factor.apply(factor.adjoint(moments.T))
+    factor.start = factor.apply(factor.adjoint(moments))
     return factor
 
 

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 import randla
 from randla import _cpu
-from randla._numeric import norms, powers_of_two, triangular
+from randla._numeric import cholesky, inverse, norms, powers_of_two, product, triangular
 
 OPERATIONS = {
     0: np.linalg.solve,
@@ -167,3 +167,24 @@ def test_corrupt_sparse_indices_are_an_error_and_not_a_crash(indices, indptr):
     A.data, A.indices, A.indptr = np.ones(2), np.array(indices, np.int32), np.array(indptr, np.int32)
     with pytest.raises(ValueError, match=r"valid CSR indices for its shape \(2, 3\)"):
         randla.sketch(A, 2, rng=0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 64, 130, 256, 257])
+def test_cholesky_inverse_and_product_of_small_and_large_triangles(n):
+    rng = np.random.default_rng(n)
+    A = rng.standard_normal((n + 3, n))
+    gram = A.T @ A
+    R = cholesky(gram)
+    assert np.array_equal(R, np.triu(R))
+    np.testing.assert_allclose(R.T @ R, gram, atol=1e-12 * n * n)
+    assert np.abs(inverse(R) @ R - np.eye(n)).max(initial=0.0) < 1e-10
+    np.testing.assert_allclose(product(R, 2 * R), R @ (2 * R), atol=1e-12 * n * n)
+    assert inverse(R).flags.c_contiguous
+
+
+@pytest.mark.parametrize("n", [1, 40, 300])
+def test_cholesky_of_what_is_not_positive_definite_is_none(n):
+    for last in (-1e-3, 0.0, np.nan):
+        gram = np.eye(n)
+        gram[-1, -1] = last
+        assert cholesky(gram) is None

@@ -112,6 +112,13 @@ void triangular(int op, const Array<double>& R, Doubles Z) {
   kernels<double>().triangular(static_cast<TriangularOp>(op), r.data, r.cols, r.col_stride, z, k);
 }
 
+bool cholesky(Array<double> A) {
+  const Matrix<double> a = mutable_view(A);
+  RANDLA_REQUIRE(a.rows == a.cols && (a.row_stride == 1 || a.rows <= 1), "A must be square and column-major");
+  py::gil_scoped_release release;
+  return kernels<double>().cholesky(a.data, a.cols, a.col_stride);
+}
+
 py::array_t<uint32_t> philox_words(const py::array_t<uint32_t, py::array::c_style | py::array::forcecast>& counters,
                                    uint64_t seed) {
   RANDLA_REQUIRE(counters.ndim() == 2 && counters.shape(1) == 4, "counters must be (count, 4)");
@@ -150,6 +157,7 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   m.def("has_openmp", &has_openmp);
   m.def("philox", &philox_words, py::arg("counters"), py::arg("seed"));
   m.def("triangular", &triangular, py::arg("op"), py::arg("R").noconvert(), py::arg("Z").noconvert());
+  m.def("cholesky", &cholesky, py::arg("A").noconvert());
   bind_sketches(m);
   bind_row_maps(m);
   bind<float>(m);

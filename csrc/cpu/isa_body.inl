@@ -48,6 +48,7 @@ constexpr Kernels<T> kTable = {
     gram<T>,
     gram_csr<T>,
     triangular<T>,
+    cholesky<T>,
 };
 
 }  // namespace

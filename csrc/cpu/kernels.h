@@ -62,6 +62,8 @@ struct Kernels {
 
   // Z = op(R) Z for k contiguous rows of Z, each n long; R is upper triangular, column-major.
   void (*triangular)(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k);
+  // The upper triangle of A, column-major, becomes R with R'R = A; false where A is not positive definite.
+  bool (*cholesky)(T* A, int64_t n, int64_t ld);
 };
 
 struct Isa {

@@ -20,6 +20,25 @@ inline __attribute__((always_inline)) T column_dot(const T* a, const T* x, int64
   return total;
 }
 
+// z <- R^-T z for the leading n x n part of R.
+template <class T>
+inline void solve_transposed(const T* R, int64_t n, int64_t ld, T* z) {
+  for (int64_t j = 0; j < n; ++j) z[j] = (z[j] - column_dot(R + j * ld, z, j)) / R[j * ld + j];
+}
+
+// Replaces the upper triangle of A, column-major, by R with R'R = A; false where A is not positive definite.
+template <class T>
+bool cholesky(T* A, int64_t n, int64_t ld) {
+  for (int64_t j = 0; j < n; ++j) {
+    T* column = A + j * ld;
+    solve_transposed(A, j, ld, column);
+    const T left = column[j] - column_dot(column, column, j);
+    if (!(left > 0)) return false;
+    column[j] = std::sqrt(left);
+  }
+  return true;
+}
+
 // Replaces each of the k rows z of Z (n long) by R^-1 z, R^-T z, R z or R'z. R is column-major with leading dimension ld.
 template <class T>
 void triangular(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k) {
@@ -33,7 +52,7 @@ void triangular(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_
         }
         break;
       case TriangularOp::kSolveTransposed:
-        for (int64_t j = 0; j < n; ++j) z[j] = (z[j] - column_dot(R + j * ld, z, j)) / R[j * ld + j];
+        solve_transposed(R, n, ld, z);
         break;
       case TriangularOp::kMultiply:
         for (int64_t j = 0; j < n; ++j) {
