@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from . import _cpu
 from .blocks import RowBlocks
 
 _BLOCK = 1 << 19  # entries of A at a time: 4 MB
@@ -82,6 +83,9 @@ class Rows:
     def gram(self, scale: np.ndarray) -> np.ndarray:
         """(A diag(scale))^H A diag(scale). One pass over A."""
         out = np.zeros((self.shape[1], self.shape[1]), self.dtype)
+        if isinstance(self.a, np.ndarray) and self.dtype.kind != "c":
+            _cpu.gram(self.a, None, False, scale, self.roots, out)
+            return out
         for _, block in self.blocks():
             block = block * scale
             out += block.conj().T @ block if block.dtype.kind == "c" else block.T @ block

@@ -284,3 +284,16 @@ def test_images_are_not_stored():
     run = child("import test_row_maps as r; print(r.growth())")
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) < 60_000
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (4, 0)])
+def test_nothing_to_map(shape):
+    m, n = shape
+    A = np.ones(shape)
+    for r in (0, n):
+        T = np.ones((n, r))
+        assert gram(A, T, None, None).shape == (r, r)
+        assert np.array_equal(row_norms(A, T, None, None), np.full(m, float(r * n**2)))
+    G = np.zeros((n, n))
+    _cpu.gram(A, None, False, None, None, G)
+    assert not G.any()

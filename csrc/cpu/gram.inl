@@ -4,6 +4,7 @@
 namespace randla::cpu {
 namespace {
 
+constexpr int64_t kGramDepth = 128;               // rows of y at a time: a panel of them is 24 KB
 constexpr int64_t kGramBytes = int64_t{8} << 20;  // of y at a time: shared by the threads, in the last cache
 
 // fill(i0, rows, height, Y) writes the y of rows i0.. into panels of `height` rows each.
@@ -12,11 +13,12 @@ void gram_of_blocks(int64_t m, int64_t r, const Fill& fill, double* G) {
   using Tile = MapTile<double>;
   constexpr int W = Tile::width, R = kNativeBytes == 64 ? 8 : kNativeBytes == 32 ? 4 : 2;
   static_assert(W % R == 0, "a group of rows of G must not cross panels");
+  if (m == 0 || r == 0) return;
   const int64_t panels = map_panels(r, W), pairs = panels * (panels + 1) / 2;
   int64_t height = kGramBytes / (8 * panels * W) / 64 * 64;
   height = height < 256 ? 256 : height > 8192 ? 8192 : height;
-  const int64_t blocks = m > 0 ? (m + height - 1) / height : 0;
-  if (blocks > 0) height = ((m + blocks - 1) / blocks + 7) / 8 * 8;  // even ones
+  const int64_t blocks = (m + height - 1) / height;
+  height = ((m + blocks - 1) / blocks + 7) / 8 * 8;  // even ones
   Scratch<double> Y(panels * height * W);
   const int64_t step = height < 1024 ? (height + 7) / 8 : 128;
   for (int64_t i0 = 0; i0 < m; i0 += height) {
@@ -28,15 +30,18 @@ void gram_of_blocks(int64_t m, int64_t r, const Fill& fill, double* G) {
       // The last panel meets all others: its pairs come first.
       int64_t p = panels - 1, q = t;
       while (q > p) q -= p + 1, --p;
-      const double* right = Y.data + p * height * W;
-      typename Tile::V sum[R][Tile::vectors];
-      for (int64_t g = 0; g < W && q * W + g < r; g += R) {
-        map_tile<double, R, W>(Y.data + q * height * W + g, 1, right, rows, sum);
-        double block[R][W];
-        __builtin_memcpy(block, sum, sizeof block);
-        for (int64_t i = 0; i < R && q * W + g + i < r; ++i)
-          for (int64_t j = 0; j < W && p * W + j < r; ++j) G[(q * W + g + i) * r + p * W + j] += block[i][j];
+      const double *left = Y.data + q * height * W, *right = Y.data + p * height * W;
+      typename Tile::V sum[W / R][R][Tile::vectors] = {};
+      // Slices that the first cache holds while all groups of rows of G read them.
+      for (int64_t k0 = 0; k0 < rows; k0 += kGramDepth) {
+        const int64_t depth = k0 + kGramDepth < rows ? kGramDepth : rows - k0;
+        for (int64_t g = 0; g < W / R && q * W + g * R < r; ++g)
+          map_tile<double, R, W, true>(left + k0 * W + g * R, 1, right + k0 * W, depth, sum[g]);
       }
+      double block[W][W];
+      __builtin_memcpy(block, sum, sizeof block);
+      for (int64_t i = 0; i < W && q * W + i < r; ++i)
+        for (int64_t j = 0; j < W && p * W + j < r; ++j) G[(q * W + i) * r + p * W + j] += block[i][j];
     });
   }
   for (int64_t i = 0; i < r; ++i)
