@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _cpu
+from ._row_map import RowMap
 from .blocks import RowBlocks
 
 _BLOCK = 1 << 19  # entries of A at a time: 4 MB
@@ -62,12 +63,22 @@ class Rows:
         return self._scaled(out, index)
 
     def squares(self, N: np.ndarray | None, M: np.ndarray) -> np.ndarray:
-        """|A N|^2 M, with squares of entries; N None stands for I. One pass over A."""
+        """|A N|^2 M, with squares of entries, M not negative; N None stands for I. One pass over A."""
         out = np.empty((self.shape[0], M.shape[1]))
+        if N is not None and self.fetches and self.dtype.kind != "c":
+            column = np.empty(self.shape[0])
+            for c, root in enumerate(np.sqrt(M.T)):
+                RowMap(np.ascontiguousarray(N * root), np.ones(len(N))).squared_norms(self.a, self.roots, False, column)
+                out[:, c] = column
+            return out
         for i0, piece in self.pieces():
             dense = piece.toarray() if sp.issparse(piece) and N is None else piece
             product = self._scaled(np.asarray(dense if N is None else dense @ N), slice(i0, i0 + piece.shape[0]))
-            out[i0 : i0 + len(product)] = (product.real**2 + product.imag**2 if product.dtype.kind == "c" else product**2) @ M
+            np.matmul(
+                product.real**2 + product.imag**2 if product.dtype.kind == "c" else product**2,
+                M,
+                out=out[i0 : i0 + len(product)],
+            )
         return out
 
     def column_sizes(self) -> np.ndarray:
