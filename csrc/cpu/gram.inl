@@ -5,6 +5,7 @@ namespace randla::cpu {
 namespace {
 
 constexpr int64_t kGramDepth = 128;               // rows of y at a time: a panel of them is 24 KB
+constexpr int64_t kGramStep = 128;                // rows that a piece of work makes
 constexpr int64_t kGramBytes = int64_t{8} << 20;  // of y at a time: shared by the threads, in the last cache
 
 // fill(i0, rows, height, Y) writes the y of rows i0.. into panels of `height` rows each.
@@ -20,7 +21,7 @@ void gram_of_blocks(int64_t m, int64_t r, const Fill& fill, double* G) {
   const int64_t blocks = (m + height - 1) / height;
   height = ((m + blocks - 1) / blocks + 7) / 8 * 8;  // even ones
   Scratch<double> Y(panels * height * W);
-  const int64_t step = height < 1024 ? (height + 7) / 8 : 128;
+  const int64_t step = height < 8 * kGramStep ? (height + 7) / 8 : kGramStep;
   for (int64_t i0 = 0; i0 < m; i0 += height) {
     const int64_t rows = i0 + height < m ? height : m - i0;
     parallel_for((rows + step - 1) / step, [&](int64_t s) {
@@ -52,10 +53,10 @@ void gram_of_blocks(int64_t m, int64_t r, const Fill& fill, double* G) {
 template <class T>
 void gram_of_rows(Matrix<const T> A, const RowMap& map, double* G) {
   constexpr int W = MapTile<double>::width;
+  MapRows<T, double> source(A, map, kGramStep);
   gram_of_blocks(
       A.rows, map.r,
       [&](int64_t i0, int64_t rows, int64_t height, double* Y) {
-        MapRows<T, double> source(A, map, rows);
         int64_t row_step;
         const double* a = source.take(i0, rows, &row_step);
         for (int64_t i = 0; i < rows; ++i)
@@ -79,10 +80,10 @@ void gram(Matrix<const T> A, const RowMap& map, double* G) {
     return;
   }
   const MapPanels<double> T_panels(map);
+  MapRows<T, double> source(A, map, kGramStep);
   gram_of_blocks(
       A.rows, map.r,
       [&](int64_t i0, int64_t rows, int64_t height, double* Y) {
-        MapRows<T, double> source(A, map, rows);
         int64_t row_step;
         const double* a = source.take(i0, rows, &row_step);
         typename Tile::V y[R][Tile::vectors];

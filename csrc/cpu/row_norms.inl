@@ -61,49 +61,48 @@ struct MapPanels {
   int64_t depth(int64_t p) const { return upper && (p + 1) * W < n ? (p + 1) * W : n; }
 };
 
-// Rows of A as the map wants them: where they lie, or scaled and converted in memory that this holds.
+// Rows of A as the map wants them: where they lie, or scaled and converted in memory of the calling thread.
 template <class T, class C>
 struct MapRows {
   Matrix<const T> A;
   const RowMap& map;
-  bool in_place;
-  Scratch<T> raw;
+  int64_t rows;  // at a time
+  bool in_place, by_rows;
+  Scratch<T> packed;
   Scratch<C> scaled;
 
   MapRows(Matrix<const T> A, const RowMap& map, int64_t rows)
       : A(A),
         map(map),
+        rows(rows),
         in_place(sizeof(T) == sizeof(C) && A.col_stride == 1 && !map.scale && !map.roots),
-        raw(in_place || sizeof(T) == sizeof(C) ? 0 : rows * A.cols),
-        scaled(in_place ? 0 : rows * A.cols) {}
+        by_rows(A.col_stride == 1),
+        packed(by_rows ? 0 : max_threads() * rows * A.cols),
+        scaled(in_place ? 0 : max_threads() * rows * A.cols) {}
 
-  const C* take(int64_t i0, int64_t rows, int64_t* step) {
+  const C* take(int64_t i0, int64_t count, int64_t* step) {
     const int64_t n = A.cols;
     if constexpr (sizeof(T) == sizeof(C)) {
       if (in_place) {
         *step = A.row_stride;
         return A.row(i0);
       }
-      pack<T>(A, i0, rows, 0, n, scaled.data, n);
-      if (map.scale)
-        for (int64_t i = 0; i < rows; ++i)
-          for (int64_t k = 0; k < n; ++k) scaled.data[i * n + k] *= static_cast<C>(map.scale[k]);
-    } else {
-      pack<T>(A, i0, rows, 0, n, raw.data, n);
-      for (int64_t i = 0; i < rows; ++i) {
-        const T* from = raw.data + i * n;
-        C* to = scaled.data + i * n;
-        if (map.scale)
-          for (int64_t k = 0; k < n; ++k) to[k] = static_cast<C>(static_cast<double>(from[k]) * map.scale[k]);
-        else
-          for (int64_t k = 0; k < n; ++k) to[k] = static_cast<C>(from[k]);
-      }
     }
-    if (map.roots)
-      for (int64_t i = 0; i < rows; ++i)
-        for (int64_t k = 0; k < n; ++k) scaled.data[i * n + k] *= static_cast<C>(map.roots[i0 + i]);
+    T* from = packed.data + thread_index() * rows * n;
+    C* to = scaled.data + thread_index() * rows * n;
+    if (!by_rows) pack<T>(A, i0, count, 0, n, from, n);
+    for (int64_t i = 0; i < count; ++i) {
+      const T* row = by_rows ? A.row(i0 + i) : from + i * n;
+      const double root = map.roots ? map.roots[i0 + i] : 1.0;
+      if (map.scale)
+        for (int64_t k = 0; k < n; ++k) to[i * n + k] = static_cast<C>(static_cast<double>(row[k]) * map.scale[k] * root);
+      else if (map.roots)
+        for (int64_t k = 0; k < n; ++k) to[i * n + k] = static_cast<C>(static_cast<double>(row[k]) * root);
+      else
+        for (int64_t k = 0; k < n; ++k) to[i * n + k] = static_cast<C>(row[k]);
+    }
     *step = n;
-    return scaled.data;
+    return to;
   }
 };
 
@@ -127,7 +126,7 @@ double sum_of_lanes(const C* squares) {
 }
 
 inline int64_t rows_per_piece(int64_t n) {
-  const int64_t rows = (int64_t{1} << 18) / (n > 0 ? n : 1) / 8 * 8;
+  const int64_t rows = (int64_t{1} << 17) / (n > 0 ? n : 1) / 8 * 8;
   return rows < 64 ? 64 : rows > 1024 ? 1024 : rows;
 }
 
@@ -137,9 +136,9 @@ void row_norms(Matrix<const T> A, const RowMap& map, double* out) {
   constexpr int R = MapTile<C>::rows;
   const MapPanels<C> T_panels(map);
   const int64_t step = rows_per_piece(A.cols);
+  MapRows<T, C> source(A, map, step < A.rows ? step : A.rows);
   parallel_for((A.rows + step - 1) / step, [&](int64_t piece) {
     const int64_t i0 = piece * step, rows = i0 + step < A.rows ? step : A.rows - i0;
-    MapRows<T, C> source(A, map, rows);
     int64_t row_step;
     const C* a = source.take(i0, rows, &row_step);
     Scratch<C> squares(rows * kLanes<C>);
