@@ -6,7 +6,7 @@ namespace {
 
 constexpr int64_t kGramDepth = 128;               // rows of y at a time: a panel of them is 24 KB
 constexpr int64_t kGramStep = 128;                // rows that a piece of work makes
-constexpr int64_t kGramBytes = int64_t{8} << 20;  // of y at a time: shared by the threads, in the last cache
+constexpr int64_t kGramBytes = int64_t{4} << 20;  // of y at a time: shared by the threads, in the last cache
 
 // fill(i0, rows, height, Y) writes the y of rows i0.. into panels of `height` rows each.
 template <class Fill>
@@ -17,7 +17,7 @@ void gram_of_blocks(int64_t m, int64_t r, const Fill& fill, double* G) {
   if (m == 0 || r == 0) return;
   const int64_t panels = map_panels(r, W), pairs = panels * (panels + 1) / 2;
   int64_t height = kGramBytes / (8 * panels * W) / 64 * 64;
-  height = height < 256 ? 256 : height > 8192 ? 8192 : height;
+  height = height < 512 ? 512 : height > 8192 ? 8192 : height;
   const int64_t blocks = (m + height - 1) / height;
   height = ((m + blocks - 1) / blocks + 7) / 8 * 8;  // even ones
   Scratch<double> Y(panels * height * W);
