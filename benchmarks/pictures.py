@@ -26,10 +26,18 @@ def leverage(record: dict[str, Any], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     edges, counts = record["histogram"]["edges"], record["histogram"]["counts"]
     left.stairs(counts, edges, fill=True, color=COLORS["leverage"])
+    lowest = next(edge for edge, count in zip(edges, counts, strict=False) if count)
     above = [score for score in record["highest"] if score > 0.5]
     left.plot(above, [1] * len(above), "v", color=COLORS["uniform"], label=f"{len(above)} rows above 0.5")
     left.axvline(record["n"] / record["m"], color="0.4", linewidth=1, linestyle="--", label="n / m")
-    left.set(xscale="log", yscale="log", xlabel="leverage score", ylabel="rows", title=f"{record['m']:,} x {record['n']}")
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlim=(lowest / 2, 2),
+        xlabel="leverage score",
+        ylabel="rows",
+        title=f"{record['m']:,} x {record['n']}",
+    )
     left.legend(frameon=False, loc="upper right")
     for name, by_size in record["ratios"].items():
         sizes = [int(k) for k in by_size]
