@@ -319,7 +319,7 @@ def _sketched(request: Request) -> Found:
     if projected:
         signs = Rademacher().sample(columns, mapping.rank, rng=request.seed).to_dense()
         mapping = RowMap(np.ascontiguousarray(scipy.linalg.blas.dgemm(1.0, mapping.T.T, signs.T, trans_a=1)), mapping.scale)
-    single = factor.cond * _SINGLE_EPS < 0.05 * request.rtol  # ten times what rounding was seen to do
+    single = factor.cond * _SINGLE_EPS < 0.05 * request.rtol  # several times what rounding does
     scores = matrix.row_norms(mapping, single)
     scores *= shrinkage
     return Found(scores, factor.rank, dimension, factor.cond, request.rtol)
