@@ -83,6 +83,12 @@ class Factor:
         """Euclidean norms of the rows of N."""
         raise NotImplementedError
 
+    def effective_dimension(self, ridge: float) -> float:
+        """Sum of sigma^2 / (sigma^2 + ridge) for the factor of [A; sqrt(ridge) I]: ridge N N' is what the ridge takes of I."""
+        if not ridge:
+            return float(self.rank)
+        return max(self.rank - ridge * float(norms(self.scale * self.row_norms()) ** 2), 0.0)
+
     def damped(self, shift: np.ndarray | None) -> Damped:
         """The function g -> ||(F'F + diag(shift)^2)^(-1/2) g||; None stands for zero, where `regular`."""
         raise NotImplementedError

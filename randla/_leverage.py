@@ -13,7 +13,7 @@ import scipy.stats
 
 from ._factor import Factor, RidgeFactor, TriangularFactor, TruncatedFactor, ridge_root
 from ._matrix import Dense, RowBlocks, TallMatrix
-from ._numeric import norms, powers_of_two
+from ._numeric import cholesky, norms, powers_of_two
 from ._row_map import RowMap
 from .precondition import factor_by_qr, rank_cut, sketched_factor
 from .sketch import BlockSRHT, Gaussian, Rademacher
@@ -122,12 +122,6 @@ def _sketch(request: Request, d: int, *, small: bool, asked: int | None = None) 
     return sketched_factor(matrix, nothing, family, d, request.seed, ridge=request.ridge, rcond=cut, asked=asked, small=small)
 
 
-def _dimension(factor: Factor, ridge: float) -> float:
-    if not ridge:
-        return float(factor.rank)
-    return max(factor.rank - ridge * float(norms(factor.scale * factor.row_norms()) ** 2), 0.0)
-
-
 def _exact(request: Request) -> Found:
     factor = exact_factor(request)
     matrix, error = request.matrix, 10 * _EPS * factor.cond
@@ -136,7 +130,7 @@ def _exact(request: Request) -> Found:
         scores = _norms_of_rounded(matrix, factor.row_map())
     if scores is None:
         scores = matrix.row_norms(factor.row_map())
-    return Found(scores, factor.rank, _dimension(factor, request.ridge), factor.cond, error)
+    return Found(scores, factor.rank, factor.effective_dimension(request.ridge), factor.cond, error)
 
 
 def _norms_of_rounded(matrix: TallMatrix, mapping: RowMap) -> np.ndarray | None:
@@ -146,8 +140,8 @@ def _norms_of_rounded(matrix: TallMatrix, mapping: RowMap) -> np.ndarray | None:
     gram = np.zeros((mapping.rank, mapping.rank), order="F")
     for block in matrix.row_blocks(rows):
         gram = scipy.linalg.blas.dsyrk(1.0, mapping.images(block).T, beta=1.0, c=gram, overwrite_c=1)
-    R, info = scipy.linalg.lapack.dpotrf(gram)
-    if info:
+    R = cholesky(gram)
+    if R is None:
         return None
     scores = []
     for block in matrix.row_blocks(rows):
@@ -163,7 +157,7 @@ def effective_dimension_of(request: Request) -> float:
     if _by_left_factor(request):
         return _wide(request).dimension
     if request.exact:
-        return _dimension(exact_factor(request), request.ridge)
+        return exact_factor(request).effective_dimension(request.ridge)
     if n > LARGE_N and request.ridge:
         few, _, dimension = _few_rows(request)
         if few is not None:
@@ -171,7 +165,7 @@ def effective_dimension_of(request: Request) -> float:
     d = max(_rows_for(n, 1, request.rtol, m), 4 * n)
     if d < m:
         return _unbiased(request, d)[2]
-    return _wide(request).dimension if m < n else _dimension(exact_factor(request), request.ridge)
+    return _wide(request).dimension if m < n else exact_factor(request).effective_dimension(request.ridge)
 
 
 def _wide(request: Request) -> Found:
@@ -329,12 +323,12 @@ def _unbiased(request: Request, d: int) -> tuple[Factor, float, float]:
     """Factor of a sketch for the ridge that removes its bias, 1 - D / d, and D."""
     ridge = request.ridge
     factor = _sketch(request, d, small=False)
-    dimension = _dimension(factor, ridge)
+    dimension = factor.effective_dimension(ridge)
     shrinkage = _shrinkage(request.matrix, factor.rows, dimension)
     if ridge:
         reduced = shrinkage * ridge
         factor = _sketch(dataclasses.replace(request, ridge=reduced), d, small=False)
-        dimension = _dimension(factor, reduced)
+        dimension = factor.effective_dimension(reduced)
     return factor, shrinkage, dimension
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import blas, lapack
 
 from ._factor import RidgeFactor, ridge_root
-from ._numeric import norms, powers_of_two
+from ._numeric import inverse, norms, powers_of_two
 
 SMALLEST_N = 256  # columns from which the search for a smaller sketch is worth its passes
 _LARGE_N = 4096  # columns from which an n x n factor is to be avoided at some cost
@@ -41,7 +41,7 @@ def ridge_factor(slices: Sketches, n: int, ridge: float, rcond: float, asked: in
         T = ridge_root(R, scaled_ridge)
         if math.sqrt(scaled_ridge) <= rcond * float(norms(sizes)):
             return None  # the rank is in question
-        dimension = d - scaled_ridge * float(norms(norms(np.triu(lapack.dtrtri(T)[0]))) ** 2)
+        dimension = d - scaled_ridge * float(norms(norms(inverse(T))) ** 2)
         enough = ROWS_PER_DIMENSION * dimension + _EXTRA_ROWS
         if asked is not None or d >= enough:
             Q = lapack.dorgqr(reflected, tau, lwork=64 * d, overwrite_a=1)[0]

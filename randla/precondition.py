@@ -188,9 +188,7 @@ def sketched_factor(
     factor = _by_gram(again, n, k, ridge, powers) if d > n else None
     if factor is None or not factor.certainly_above(rcond):
         factor = _decide_rank(_by_qr(again, n, k, ridge, powers), rcond)
-    dimension = float(factor.rank)
-    if ridge > 0:  # effective dimension, as ridge N N' is what the ridge takes of the identity
-        dimension = max(dimension - ridge * float(norms(factor.scale * factor.row_norms()) ** 2), 0.0)
+    dimension = factor.effective_dimension(ridge)
     factor.rows, factor.distortion = d, min(max(1.15 * (dimension / max(d, 1)) ** 0.5, 0.05), 0.95)
     return factor
 

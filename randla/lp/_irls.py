@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas, lapack
 
+from .. import _numeric
 from .._matrix import RowBlocks, wrap
 from .._numeric import norms
 from .._rows import Rows
@@ -87,8 +88,8 @@ def cholesky(gram: np.ndarray) -> np.ndarray:
     while shift < 1:
         shifted = gram / unit
         shifted[np.diag_indices_from(shifted)] += shift
-        R, info = lapack.dpotrf(shifted, lower=0)
-        if info == 0:
+        R = _numeric.cholesky(shifted)
+        if R is not None:
             return R * math.sqrt(unit)
         shift = max(100 * shift, 4 * _EPS * len(gram))
     return np.full_like(gram, np.nan)
