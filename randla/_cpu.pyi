@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[Any]  # float32 or float64
 Doubles: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[Any]  # int32 or int64
+Rows: TypeAlias = NDArray[np.int64]
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -71,6 +72,72 @@ def residual_csr(
     w: Doubles | None = None,
 ) -> Doubles: ...
 
+# Generalized linear models, see kernels.h. rows: int64 (count,) or None, all of them; y, w: (count,); x, g: (k, n); z, c, d:
+# (k, count).
+def glm(
+    A: Floats,
+    rows: Rows | None,
+    loss: int,
+    parameter: float,
+    y: Doubles,
+    w: Doubles | None,
+    x: Doubles,
+    z: Doubles | None,
+    c: Doubles | None,
+    d: Doubles | None,
+    g: Doubles | None,
+) -> float: ...
+def glm_csr(
+    values: Floats,
+    indptr: Indices,
+    indices: Indices,
+    cols: int,
+    rows: Rows | None,
+    loss: int,
+    parameter: float,
+    y: Doubles,
+    w: Doubles | None,
+    x: Doubles,
+    z: Doubles | None,
+    c: Doubles | None,
+    d: Doubles | None,
+    g: Doubles | None,
+) -> float: ...
+def weighted_product(
+    A: Floats, rows: Rows | None, x: Doubles | None, c: Doubles | None, d: Doubles | None, u: Doubles | None, g: Doubles | None
+) -> None: ...
+def weighted_product_csr(
+    values: Floats,
+    indptr: Indices,
+    indices: Indices,
+    cols: int,
+    rows: Rows | None,
+    x: Doubles | None,
+    c: Doubles | None,
+    d: Doubles | None,
+    u: Doubles | None,
+    g: Doubles | None,
+) -> None: ...
+def softmax_product(A: Floats, rows: Rows | None, x: Doubles, p: Doubles, w: Doubles | None, g: Doubles) -> None: ...
+def softmax_product_csr(
+    values: Floats,
+    indptr: Indices,
+    indices: Indices,
+    cols: int,
+    rows: Rows | None,
+    x: Doubles,
+    p: Doubles,
+    w: Doubles | None,
+    g: Doubles,
+) -> None: ...
+def weighted_gram_csr(values: Floats, indptr: Indices, indices: Indices, rows: Rows | None, d: Doubles, G: Doubles) -> None: ...
+def loss_terms(
+    loss: int, parameter: float, y: Doubles, w: Doubles | None, z: Doubles, c: Doubles, d: Doubles | None
+) -> float: ...
+def loss_difference(
+    loss: int, parameter: float, y: Doubles, w: Doubles | None, z: Doubles, u: Doubles
+) -> tuple[float, float]: ...  # sums of w (f(z + u) - f(z)) and of its squares; softmax: z holds the probabilities
+
 # Rows become y = roots a diag(scale) T: out[i] = ||y_i||^2; G += sum y'y. T (n, r), scale (n,), roots (m,).
 def row_norms(
     A: Floats, T: Doubles, upper: bool, scale: Doubles | None, roots: Doubles | None, single: bool, out: Doubles
@@ -86,7 +153,15 @@ def row_norms_csr(
     single: bool,
     out: Doubles,
 ) -> None: ...
-def gram(A: Floats, T: Doubles | None, upper: bool, scale: Doubles | None, roots: Doubles | None, G: Doubles) -> None: ...
+def gram(  # of the rows times weights (m,) of any sign
+    A: Floats,
+    T: Doubles | None,
+    upper: bool,
+    scale: Doubles | None,
+    roots: Doubles | None,
+    G: Doubles,
+    weights: Doubles | None = None,
+) -> None: ...
 def gram_csr(
     values: Floats,
     indptr: Indices,

@@ -84,6 +84,23 @@ def test_weighted_residual_agrees_with_dense_algebra(stored, m, n, dtype):
 
 
 @pytest.mark.parametrize("stored", STORED)
+def test_residual_of_every_width_and_number_of_right_hand_sides(stored, dtype):
+    rng = np.random.default_rng(4)
+    for n in (*range(1, 25), 63, 64, 65, 72, 73):
+        m = int(rng.integers(1, 90))
+        A = (rng.standard_normal((m, n)) * (rng.random((m, n)) < 0.7)).astype(dtype)
+        x, b, w = rng.standard_normal((9, n)), rng.standard_normal((9, m)), rng.standard_normal(m)
+        together = r, g, squares = fused(STORED[stored](A), x, b, w)
+        wide = A.astype(np.longdouble)
+        assert np.all(np.abs(r - (b - x @ wide.T)) <= 1e-14 * (np.abs(b) + np.abs(x) @ np.abs(wide.T)))
+        assert np.all(np.abs(g - (w * r) @ wide) <= 1e-14 * (np.abs(w * r) @ np.abs(wide)) + 1e-300)
+        assert np.all(np.abs(squares - np.sum(w * r * r, axis=1)) <= 1e-14 * np.sum(np.abs(w) * r * r, axis=1))
+        for k in range(1, 9):
+            for one, all_ in zip(fused(STORED[stored](A), x[:k].copy(), b[:k].copy(), w), together, strict=True):
+                assert one.tobytes() == all_[:k].tobytes(), (n, k)
+
+
+@pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_residual_of_a_right_hand_side_has_the_same_bits_alone_and_among_others(stored, weighted, dtype):
     rng = np.random.default_rng(5)

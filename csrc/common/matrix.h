@@ -29,6 +29,12 @@ struct Csr {
   int64_t rows, cols;
 };
 
+// Which rows of a matrix to take, in what order: all of them where `rows` is null, and then count is their number.
+struct RowChoice {
+  const int64_t* rows;
+  int64_t count;
+};
+
 // y = root a diag(scale) T for every row a of a matrix with n columns.
 struct RowMap {
   const double* T;  // (n, r), row-major; null stands for the identity, in `gram` of a dense matrix
@@ -36,6 +42,7 @@ struct RowMap {
   bool upper;           // T is zero below its diagonal
   const double* scale;  // (n) or null
   const double* roots;  // one for every row, or null
+  const double* weights = nullptr;  // of any sign, one for every row, or null: Gram matrices become sum weight y' y
 };
 
 }  // namespace randla

@@ -31,10 +31,13 @@ enum Stream : uint32_t {
   kSampleRows = 12,
   kDeterminantal = 13,
   kSampleOrder = 14,
+  kRowOrder = 15,
+  kHessianRows = 16,
   kCoordinated = 17,
   kLengthSquared = 18,
   kLandmarks = 19,
   kStreamingLandmarks = 20,
+  kStartVectors = 21,
 };
 
 struct Words {

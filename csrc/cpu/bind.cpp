@@ -160,6 +160,7 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   m.def("cholesky", &cholesky, py::arg("A").noconvert());
   bind_sketches(m);
   bind_row_maps(m);
+  bind_glm(m);
   bind<float>(m);
   bind<double>(m);
 }

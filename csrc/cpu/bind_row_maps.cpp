@@ -41,10 +41,11 @@ void norms_of(Kernel kernel, const View& a, int64_t n, const Doubles& T, bool up
 
 template <class Kernel, class View>
 void gram_of(Kernel kernel, const View& a, int64_t n, const std::optional<Doubles>& T, bool upper, const py::object& scale,
-             const py::object& roots, Doubles& G) {
-  Doubles keep[2];
+             const py::object& roots, const py::object& weights, Doubles& G) {
+  Doubles keep[3];
   RowMap map = row_map(a.rows, n, T ? *T : Doubles(std::vector<py::ssize_t>{n, 0}), upper && T, scale, roots, keep);
   if (!T) map.T = nullptr, map.r = n;
+  map.weights = vector_or_null(weights, a.rows, "weights must be a contiguous float64 vector, (m,)", keep + 2);
   RANDLA_REQUIRE(G.ndim() == 2 && G.shape(0) == map.r && G.shape(1) == map.r, "G must be (r, r)");
   double* to = G.mutable_data();
   py::gil_scoped_release release;
@@ -73,17 +74,18 @@ void bind_type(py::module_& m) {
       py::arg("roots"), py::arg("single"), py::arg("out").noconvert());
   m.def(
       "gram",
-      [](Array<T> A, std::optional<Doubles> t, bool upper, py::object scale, py::object roots, Doubles G) {
+      [](Array<T> A, std::optional<Doubles> t, bool upper, py::object scale, py::object roots, Doubles G, py::object weights) {
         const Matrix<const T> a = view(A);
-        gram_of(kernels<T>().gram, a, a.cols, t, upper, scale, roots, G);
+        gram_of(kernels<T>().gram, a, a.cols, t, upper, scale, roots, weights, G);
       },
-      py::arg("A").noconvert(), T_, py::arg("upper"), py::arg("scale"), py::arg("roots"), py::arg("G").noconvert());
+      py::arg("A").noconvert(), T_, py::arg("upper"), py::arg("scale"), py::arg("roots"), py::arg("G").noconvert(),
+      py::arg("weights") = py::none());
   m.def(
       "gram_csr",
       [](Array<T> values, py::array indptr, py::array indices, Doubles t, bool upper, py::object scale, py::object roots,
          Doubles G) {
         const Csr<T> a = csr_view(values, indptr, indices, t.ndim() == 2 ? t.shape(0) : 0);
-        gram_of(kernels<T>().gram_csr, a, a.cols, std::optional(t), upper, scale, roots, G);
+        gram_of(kernels<T>().gram_csr, a, a.cols, std::optional(t), upper, scale, roots, py::none(), G);
       },
       py::arg("values").noconvert(), py::arg("indptr"), py::arg("indices"), T_, py::arg("upper"), py::arg("scale"),
       py::arg("roots"), py::arg("G").noconvert());

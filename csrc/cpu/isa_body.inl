@@ -13,6 +13,15 @@
 #include "cpu/dense_sketch.inl"
 #include "cpu/dense_product.inl"
 #include "cpu/gather.inl"
+#include "cpu/row_pass.inl"
+#include "cpu/row_pass_columns.inl"
+#include "cpu/row_pass_csr.inl"
+#include "cpu/row_pass_dense.inl"
+
+#include "cpu/elementary.inl"
+#include "cpu/losses.inl"
+
+#include "cpu/glm.inl"
 #include "cpu/residual.inl"
 #include "cpu/row_norms.inl"
 #include "cpu/gram.inl"
@@ -41,6 +50,13 @@ constexpr Kernels<T> kTable = {
     residual<T>,
     residual_complex<T>,
     residual_csr<T>,
+    glm<T>,
+    glm_csr<T>,
+    weighted_product<T>,
+    weighted_product_csr<T>,
+    softmax_product<T>,
+    softmax_product_csr<T>,
+    weighted_gram_csr<T>,
     row_norms<T, double>,
     row_norms<T, float>,
     row_norms_csr<T, double>,

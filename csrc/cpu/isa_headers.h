@@ -4,8 +4,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <new>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #if RANDLA_X86
 #include <immintrin.h>

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/families.h"
+#include "common/loss.h"
 #include "common/matrix.h"
 
 namespace randla::cpu {
@@ -51,12 +52,32 @@ struct Kernels {
   void (*residual_csr)(Csr<T> A, int64_t k, const double* x, const double* b, const double* w, double* r, double* g,
                        double* squares);
 
+  // Returns sum w f over the rows taken, of margins z = A x; with c = w f' and d = w f'' (k, count), and g = A' c. Of z, c, d, g
+  // those that are null are not made; the softmax loss has k classes and needs d, which becomes the probabilities (k, count).
+  double (*glm)(Matrix<const T> A, const RowChoice& rows, const Loss& loss, int64_t k, const double* x, double* z, double* c,
+                double* d, double* g);
+  double (*glm_csr)(Csr<T> A, const RowChoice& rows, const Loss& loss, int64_t k, const double* x, double* z, double* c, double* d,
+                    double* g);
+  // u = A x (k, count) and g = A' (d u) (k, n); where x is null, g = A' (d c). d (count) is of any sign, or null (ones); u and g
+  // may be null.
+  void (*weighted_product)(Matrix<const T> A, const RowChoice& rows, int64_t k, const double* x, const double* c, const double* d,
+                           double* u, double* g);
+  void (*weighted_product_csr)(Csr<T> A, const RowChoice& rows, int64_t k, const double* x, const double* c, const double* d,
+                               double* u, double* g);
+  // g = A' t, t_c = w p_c (u_c - sum p u), u = A x: the Hessian of the softmax loss with probabilities p (k, count).
+  void (*softmax_product)(Matrix<const T> A, const RowChoice& rows, int64_t k, const double* x, const double* p, const double* w,
+                          double* g);
+  void (*softmax_product_csr)(Csr<T> A, const RowChoice& rows, int64_t k, const double* x, const double* p, const double* w,
+                              double* g);
+  // G += A' diag(d) A over the rows taken, (n, n).
+  void (*weighted_gram_csr)(Csr<T> A, const RowChoice& rows, const double* d, double* G);
+
   // out[i] = ||y_i||^2 for the image y of every row of A, computed in float64 or in float32 (single), added up in lanes.
   void (*row_norms)(Matrix<const T> A, const RowMap& map, double* out);
   void (*row_norms_single)(Matrix<const T> A, const RowMap& map, double* out);
   void (*row_norms_csr)(Csr<T> A, const RowMap& map, double* out);
   void (*row_norms_csr_single)(Csr<T> A, const RowMap& map, double* out);
-  // G += sum y' y, (r, r), symmetric and contiguous.
+  // G += sum weight y' y, (r, r), symmetric and contiguous.
   void (*gram)(Matrix<const T> A, const RowMap& map, double* G);
   void (*gram_csr)(Csr<T> A, const RowMap& map, double* G);
 
@@ -71,6 +92,11 @@ struct Isa {
   bool (*supported)();
   // Adds to bins (pieces, rows, cols) the pieces of x (rows, cols), cut where round (pieces, cols) says.
   void (*add_pieces)(const double* x, const double* round, double* bins, int64_t pieces, int64_t rows, int64_t cols);
+  // Of margins z (k, count): sum w f, with c and d as `glm` has them (c may be z; d may be null but for the softmax loss); and
+  // sums[0] = sum w (f(z + u) - f(z)) without cancellation, sums[1] = sum of its squares. For the softmax loss the latter
+  // has the probabilities in the place of z.
+  double (*loss_terms)(const Loss& loss, int64_t k, int64_t count, const double* z, double* c, double* d);
+  void (*loss_difference)(const Loss& loss, int64_t k, int64_t count, const double* z, const double* u, double* sums);
   const Kernels<float>* f32;
   const Kernels<double>* f64;
 };

@@ -16,19 +16,19 @@ struct MapTile {
   static constexpr int rows = kNativeBytes == 64 ? 8 : kNativeBytes == 32 ? 6 : 2;
 };
 
-// sum[i] = sum over k < depth of a[i row_step + k Step] * panel[k], added to what is there with Add. Not inlined: beside other
-// code the sums would not stay in registers.
-template <class C, int R, int Step, bool Add = false>
+// sum[i] = sum over k < depth of a[i row_step + k Step] * panel[k], added to what is there with Add; of a panel only the first N
+// vectors. Not inlined: beside other code the sums would not stay in registers.
+template <class C, int R, int Step, bool Add = false, int N = MapTile<C>::vectors>
 __attribute__((noinline)) void map_tile(const C* a, int64_t row_step, const C* panel, int64_t depth,
                                         typename MapTile<C>::V (*sum)[MapTile<C>::vectors]) {
   using V = typename MapTile<C>::V;
-  constexpr int N = MapTile<C>::vectors, L = MapTile<C>::L;
+  constexpr int L = MapTile<C>::L, W = MapTile<C>::width;
   V acc[R][N];
   for (int i = 0; i < R; ++i)
     for (int v = 0; v < N; ++v) acc[i][v] = Add ? sum[i][v] : V{};
   for (int64_t k = 0; k < depth; ++k) {
     V t[N];
-    for (int v = 0; v < N; ++v) t[v] = load_as<V>(panel + k * N * L + v * L);
+    for (int v = 0; v < N; ++v) t[v] = load_as<V>(panel + k * W + v * L);
     for (int i = 0; i < R; ++i) {
       const C x = a[i * row_step + k * Step];
       for (int v = 0; v < N; ++v) acc[i][v] += t[v] * x;

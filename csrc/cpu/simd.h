@@ -42,13 +42,32 @@ inline __attribute__((always_inline)) void store(T* p, Lanes<T> v) {
 // Eight elements as doubles, whatever they are stored as.
 inline __attribute__((always_inline)) Lanes<double> load_doubles(const double* p) { return load(p); }
 inline __attribute__((always_inline)) Lanes<double> load_doubles(const float* p) {
+#if RANDLA_NATIVE_BYTES == 64
+  return (Lanes<double>)_mm512_cvtps_pd(_mm256_loadu_ps(p));  // GCC converts in halves
+#else
   HalfFloats v;
   __builtin_memcpy(&v, p, 32);
   return __builtin_convertvector(v, Lanes<double>);
+#endif
 }
 
 inline __attribute__((always_inline)) double sum(Lanes<double> v) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+// The sums of eight vectors, each added in the order of `sum`.
+inline __attribute__((always_inline)) Lanes<double> sum8(const Lanes<double>* v) {
+  Lanes<double> halves[4], quarters[2];
+  for (int i = 0; i < 4; ++i)
+    halves[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11) +
+                __builtin_shufflevector(v[2 * i], v[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15);
+  for (int i = 0; i < 2; ++i)
+    quarters[i] = __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+                  __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  // Rows are now in the order 0 2 1 3 and 4 6 5 7.
+  const Lanes<double> sums = __builtin_shufflevector(quarters[0], quarters[1], 0, 8, 2, 10, 4, 12, 6, 14) +
+                             __builtin_shufflevector(quarters[0], quarters[1], 1, 9, 3, 11, 5, 13, 7, 15);
+  return __builtin_shufflevector(sums, sums, 0, 4, 2, 6, 1, 5, 3, 7);
 }
 
 template <class T>
