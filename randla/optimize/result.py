@@ -1,0 +1,59 @@
+"""What an optimizer returns: the point with its evidence, and a MinimizeStatus whose member is a sentence."""
+
+from __future__ import annotations
+
+import enum
+
+from scipy.optimize import OptimizeResult
+
+
+class MinimizeWarning(UserWarning):
+    """A run that ended without what was asked of it."""
+
+
+class MinimizeStatus(enum.Enum):
+    """How a run ended. The value is the sentence shown to users."""
+
+    CONVERGED = "The gradient is below gtol, and no eigenvalue of the Hessian is below -htol."
+    FIRST_ORDER = "The gradient is below gtol; curvature was not looked at, as asked."
+    UNCERTAIN = "The gradient is below gtol; that no eigenvalue of the Hessian is below -htol could not be proved."
+    SAMPLED = "The gradient of the sample is below gtol, that of the whole sum is not: the samples asked for are too small."
+    ITERATION_LIMIT = "The iteration limit was reached."
+    PROPS_LIMIT = "The limit on props was reached."
+    TIME_LIMIT = "The time limit was reached."
+    STAGNATED = "Progress stopped above the tolerances: rounding hides further decrease."
+    INDEFINITE = "The Hessian is not positive definite, which damped Newton needs: use 'trust-region', 'cubic' or 'newton-mr'."
+    NOT_FINITE = "Value, gradient or Hessian is not finite where the run stands."
+    STOPPED = "The callback stopped the run."
+
+    @property
+    def success(self) -> bool:
+        return self in (MinimizeStatus.CONVERGED, MinimizeStatus.FIRST_ORDER)
+
+
+class MinimizeResult(OptimizeResult):
+    """Where a run ended, a dict with attributes as those of scipy.
+
+    Attributes
+    ----------
+    x : ndarray, (dim,)
+    fun, jac, grad_norm : float, ndarray (dim,), float
+        Value, gradient and its norm at x, of the whole sum, unless the run was ended by a limit while it worked on samples.
+    min_eig, min_eig_error : float
+        Lowest curvature found at x; no eigenvalue of the Hessian is below min_eig - min_eig_error, but for a probability of
+        1e-6. For problems known to be convex the bound that is known without search, and error 0. Of the terms of the sample
+        where a limit ended the run on one.
+    nit, nfev, njev, nhev : int
+        Iterations (trial points), values, gradients, Hessian products.
+    props : int
+        Forward or backward passes over one term each: |S| for a value, 2 |S| for a gradient (|S| where the value is known),
+        2 |S| for a Hessian product.
+    status : MinimizeStatus
+    message : str
+    success : bool
+    seed : int
+        Replays the run: pass it as `rng`.
+    history : list of dict
+        One entry per iteration: iteration, props, time (seconds), fun and grad_norm (of the sample), radius or sigma or step,
+        gradient_sample and hessian_sample (their sizes), ratio, accepted, products.
+    """
