@@ -15,11 +15,13 @@ from typing import Any
 
 import figures
 import figures_leverage
+import figures_optimize
 import figures_sampling
 import figures_sketch
 import figures_solve
 import rows
 import rows_leverage
+import rows_optimize
 import rows_sketch
 
 from randla import LstsqWarning
@@ -33,8 +35,14 @@ FILES = {
     "lstsq": figures.GROUPS,
     "sketch": {**figures_sketch.GROUPS, **figures_solve.GROUPS},
     "leverage": {**figures_leverage.GROUPS, **figures_sampling.GROUPS},
+    "optimize": figures_optimize.GROUPS,
 }
-GOALS = {"lstsq": rows.goals_table, "sketch": rows_sketch.goals_table, "leverage": rows_leverage.goals_table}
+GOALS = {
+    "lstsq": rows.goals_table,
+    "sketch": rows_sketch.goals_table,
+    "leverage": rows_leverage.goals_table,
+    "optimize": rows_optimize.goals_table,
+}
 
 
 def kept(folder: Path, file: str) -> dict[str, Any]:
@@ -54,14 +62,16 @@ def between(text: str, mark: str, content: str) -> str:
 
 def rendered(folder: Path) -> dict[Path, str]:
     """The files that hold generated tables, as they should be."""
-    lstsq, sketch, leverage = kept(folder, "lstsq"), kept(folder, "sketch"), kept(folder, "leverage")
+    lstsq, sketch, leverage, optimize = (kept(folder, file) for file in FILES)
     readme, page = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
     texts = {readme: readme.read_text(), page: page.read_text()}
     for path, mark, content in (
         (readme, "bench", rows.goals_table(lstsq)),
         (readme, "sketch", rows_sketch.headline_table(sketch)),
         (readme, "leverage", rows_leverage.headline_table(leverage)),
+        (readme, "optimize", rows_optimize.headline_table(optimize)),
         (page, "leverage-goals", rows_leverage.goals_table(leverage)),
+        (page, "optimize-goals", rows_optimize.goals_table(optimize)),
         (page, "shapes", rows.shapes_table(lstsq)),
         (page, "accuracy", rows.accuracy_table(lstsq)),
         *((page, mark, table(sketch)) for mark, table in rows_sketch.TABLES.items()),

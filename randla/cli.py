@@ -254,7 +254,7 @@ def figure(value: Any) -> str:
 
 def bench(args: argparse.Namespace) -> int:
     """Time randla and its peers, print tables, and write what was asked for."""
-    from randla.bench import leverage, lstsq, measure, sketch
+    from randla.bench import leverage, lstsq, measure, optimize, sketch
     from randla.bench.report import facts
 
     html, archive = (Path(p) if p else None for p in (args.output, args.json))
@@ -265,9 +265,13 @@ def bench(args: argparse.Namespace) -> int:
     with Progress() as progress:
         for m, n in args.sizes:
             progress(f"making {m} x {n}")
+            limits = {"rounds": args.rounds, "budget": args.budget, "progress": progress}
+            if args.what == "optimize":
+                X, y = optimize.classification(m, n, args.rng, args.dtype, args.order)
+                records.append(optimize.run("generated", X, y, seed=args.rng, **limits))
+                continue
             options = {"dtype": args.dtype, "order": args.order, "cond": args.cond, "residual": args.residual}
             case = generated(m, n, args.rng, **options)
-            limits = {"rounds": args.rounds, "budget": args.budget, "progress": progress}
             if args.what == "lstsq":
                 solvers = [*lstsq.randla_solvers(args.methods.split(","), args.rng), *lstsq.peers()]
                 records.append(lstsq.run(case, solvers, **limits))
@@ -275,6 +279,11 @@ def bench(args: argparse.Namespace) -> int:
                 records.append(leverage.run(case.A, seed=args.rng, **limits))
             else:
                 records.append(sketch.run(case.A, min(args.sketch_size or 4 * n, m), **limits))
+        if args.what == "optimize" and datasets.data_dir() is not None:
+            with contextlib.suppress(FileNotFoundError):
+                X, labels = datasets.load("ijcnn1")
+                X = np.asarray(X, dtype=np.dtype(args.dtype), order=args.order)
+                records.append(optimize.run("ijcnn1", X, np.asarray(labels) > 0, seed=args.rng, **limits))
     data = {"kind": args.what, "provenance": measure.provenance(), "records": records}
     table, _ = drawn_as(args.what)
     for record in records:
@@ -297,6 +306,7 @@ def drawn_as(kind: str) -> tuple[Any, Any]:
         "lstsq": (report.lstsq_table, picture.time_accuracy),
         "sketch": (report.sketch_table, picture.sketches),
         "leverage": (report.leverage_table, picture.scores),
+        "optimize": (report.optimize_table, picture.descents),
     }[kind]
 
 
@@ -367,7 +377,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "what",
         nargs="?",
-        choices=("lstsq", "sketch", "leverage"),
+        choices=("lstsq", "sketch", "leverage", "optimize"),
         default="lstsq",
         help="what to measure (default %(default)s)",
     )

@@ -11,7 +11,8 @@ from ls_oracles import backward_error, karlson_walden, refined_solution
 
 import randla
 from randla import datasets
-from randla.bench import accuracy, leverage, lstsq, measure, report, sketch
+from randla.bench import accuracy, leverage, lstsq, measure, optimize, report, sketch
+from randla.optimize import GLM
 
 
 def test_judge_agrees_with_the_exact_backward_error():
@@ -346,3 +347,68 @@ def test_errors_of_the_routes_to_leverage_scores_are_told():
     assert [row[0] for row in table.rows] == list(errors)
     assert table.strong == [name.startswith("randla") for name in errors]
     assert table.rows[0][4] == "3"
+
+
+@pytest.mark.parametrize(("name", "count"), [("rejected", 2), ("glm-kernels", 11)])
+def test_groups_of_optimization_run_and_give_figures(name, count, benchmarks, tmp_path, capsys):
+    data = measured(benchmarks, tmp_path, "optimize", [name])
+    rows = benchmarks("rows_optimize").all_rows(data)
+    assert len(rows) == count
+    assert all(np.isfinite(row.ratio) for row in rows)
+    shown = capsys.readouterr().out
+    assert all(row.problem in shown for row in rows)
+    if name == "rejected":
+        assert all(row.met for row in rows)
+
+
+@pytest.mark.parametrize(("name", "count"), [("ijcnn1", 8), ("covertype", 8), ("logistic", 4)])
+def test_groups_of_optimization_on_real_data(name, count, benchmarks, tmp_path, monkeypatch, data_file):
+    if name == "logistic":
+        pytest.importorskip("sklearn")
+    monkeypatch.setenv("RANDLA_DATA", str(data_file("w8a.npz").parent))
+    data = measured(benchmarks, tmp_path, "optimize", [name])
+    rows = benchmarks("rows_optimize").all_rows(data)
+    assert len(rows) == count
+    assert "| " in benchmarks("rows_optimize").headline_table(data)
+    if name == "logistic":
+        sizes = [part["grad_norms"] for part in data["groups"][name]["records"].values()]
+        assert all(part[method] <= 1e-8 for part in sizes for method in ("newton", "trust-region"))
+        values = [part["values"] for part in data["groups"][name]["records"].values()]
+        assert all(np.ptp(list(part.values())) < 1e-7 for part in values)
+
+
+def test_groups_of_optimization_without_data_are_left_out(benchmarks, tmp_path, monkeypatch):
+    monkeypatch.delenv("RANDLA_DATA", raising=False)
+    data = measured(benchmarks, tmp_path, "optimize", ["ijcnn1", "covertype", "logistic"])
+    assert benchmarks("rows_optimize").all_rows(data) == []
+    assert benchmarks("rows_optimize").goals_table(data) == ""
+
+
+def test_passes_of_numpy_are_those_of_the_problem(benchmarks):
+    figures = benchmarks("figures_optimize")
+    X, y, x = figures.matrix((200, 5)), figures.labels(200), optimize.start(5, 0)
+    for loss in ("squared_sigmoid", "logistic"):
+        problem = GLM(X, y, loss)
+        value, gradient, weights = figures.numpy_pass(X, y, x, loss)()
+        g, f, d = figures.own_pass(problem, x)()
+        assert value == pytest.approx(f, rel=1e-12)
+        assert np.allclose(gradient, g, rtol=1e-10)
+        assert np.allclose(weights / 200, d, rtol=1e-10)
+
+
+def test_first_figure_is_measured_and_drawn(benchmarks, tmp_path, monkeypatch, data_file, capsys):
+    figure = benchmarks("figure1")
+    words = ["--quick", "-o", str(tmp_path), "--data", str(data_file("ijcnn1.npz").parent)]
+    monkeypatch.setenv("RANDLA_DATA", "")
+    assert figure.main(words) == 0
+    record = json.loads((tmp_path / "figure1.json").read_text())
+    assert list(record["problems"]) == ["ijcnn1", "covertype"]
+    for part in record["problems"].values():
+        assert len(part["curves"]) == 12
+        for (curve,) in part["curves"].values():
+            assert curve["props"] == sorted(curve["props"])
+            assert curve["fun"] == sorted(curve["fun"], reverse=True)
+    assert (tmp_path / "figure1.png").stat().st_size > 50_000
+    with pytest.raises(SystemExit):
+        figure.main(["--quick"])
+    assert "must not replace" in capsys.readouterr().err

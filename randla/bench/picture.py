@@ -8,9 +8,10 @@ from typing import Any
 
 from randla.bench.report import seconds
 
-__all__ = ["available", "scores", "sketches", "time_accuracy", "to_svg"]
+__all__ = ["available", "descents", "scores", "sketches", "time_accuracy", "to_svg"]
 
 OURS, PEERS = "#0b62a4", "#c2571a"
+OURS_SHADES, PEER_SHADES = ("#0b62a4", "#2a9d8f", "#7a5195"), ("#c2571a", "#e09f3e", "#9a031e", "#7f7f7f")
 FLOOR = 1e-19  # an exact zero has no place on a log axis
 
 
@@ -140,6 +141,26 @@ def _in_reads(records: Sequence[dict[str, Any]], what: str) -> Any:
         ax.set_xlabel("time in reads of A (dashed: one read)")
         ax.set_title(f"{record['problem']}, {record['order']} order", loc="left", fontsize=11)
         ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def descents(records: Sequence[dict[str, Any]]) -> Any:
+    """How far each method is above the lowest loss, over props and over seconds; one problem."""
+    (record,) = records
+    figure, axes = _figure(2)
+    floor = 1e-10 * abs(record["best"])
+    for ax, place, label in zip(axes, (0, 1), ("props per term", "seconds"), strict=True):
+        for ours, shades in ((True, OURS_SHADES), (False, PEER_SHADES)):
+            for method, color in zip((m for m in record["methods"] if m["ours"] == ours), shades, strict=True):
+                points = [(p[place], max(p[2], floor)) for p in method["path"] if p[place] > 0]
+                ax.plot(*zip(*points, strict=True), color=color, lw=2.0 if ours else 1.1, label=method["name"])
+        ax.axhline(record["level"] - record["best"], color="#888", lw=1, ls="--")
+        ax.set(xscale="log", yscale="log", xlabel=label, ylim=(floor, None))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("F - lowest F found")
+    axes[0].set_title(f"{record['problem']}: {record['m']:,} terms, {record['n']} variables", loc="left", fontsize=11)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8.5)
     return figure
 
 

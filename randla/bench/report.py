@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Table", "error", "facts", "html_page", "lstsq_table", "ratio", "seconds", "sketch_table"]
+__all__ = [
+    "Table",
+    "error",
+    "facts",
+    "html_page",
+    "leverage_table",
+    "lstsq_table",
+    "optimize_table",
+    "ratio",
+    "seconds",
+    "sketch_table",
+]
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -181,6 +192,40 @@ def leverage_table(record: dict[str, Any], baseline: str = "numpy QR") -> Table:
     title = f"leverage scores of {record['problem']}, {record['dtype']}, {record['order']} order"
     strong = [s["ours"] for s in record["routes"]]
     return Table(title, ["route", "time", "speed-up", "relative error", "passes"], rows, strong, notes)
+
+
+def optimize_table(record: dict[str, Any]) -> Table:
+    """One row per method: what it took to come close to the lowest loss, and the point at which it ended."""
+    rows = [
+        [
+            s["name"],
+            "-" if s["props"] is None else f"{s['props']:.1f}",
+            seconds(s["seconds"]),
+            error(max(s["excess"], 0.0)),
+            error(s["grad_norm"]),
+            error(s["min_eig"]),
+            seconds(s["end_seconds"]),
+        ]
+        for s in record["methods"]
+    ]
+    notes = [
+        f"F falls from {record['start']:.5g} to {record['best']:.9g}, the lowest found; reached: within a factor of "
+        f"{record['level'] / record['best'] - 1:.0e} of it. A prop is a pass over one term, forward or backward.",
+        "Methods of SciPy share forward passes too, and end once they are there; '-' was not reached in time.",
+        "One run of each." if record["rounds"] == 1 else f"Medians of {record['rounds']} interleaved rounds.",
+    ]
+    title = f"{record['problem']}: {record['m']:,} terms, {record['n']} variables, {record['loss']}, {record['dtype']}"
+    strong = [s["ours"] for s in record["methods"]]
+    columns = [
+        "method",
+        "props / n",
+        "seconds to reach it",
+        "F - lowest at the end",
+        "||g||",
+        "lowest curvature",
+        "time in all",
+    ]
+    return Table(title, columns, rows, strong, notes)
 
 
 def html_page(title: str, provenance: dict[str, Any], sections: Sequence[tuple[Table, str]]) -> str:

@@ -324,22 +324,22 @@ class GLMEvaluation(Evaluation):
             if not isinstance(sample, WindowSample) or sample.order is not order or sample.start != 0:
                 return super().enlarged(sample)
             stop = sample.stop
-        both = WindowSample(order, 0, stop)
-        new = Design(self.problem.X, order.order[self.size : stop])
-        z = np.concatenate([self.margins, new.forward(self.x.reshape(self.problem.loss.classes, -1))], axis=1)
+        x = self.x.reshape(self.problem.loss.classes, -1)
         self.counts.props += stop - self.size
         self.counts.nfev += 1
-        seen = None if self._sum_of_gradients is None else (self.size, self._sum_of_gradients)
         if sample is not None:
-            return GLMEvaluation(self.problem, self.x, both, self.counts, z, seen)
-        # All terms are read where they lie, in their own order.
-        whole = np.empty_like(z)
-        whole[:, order.order] = z
-        there = GLMEvaluation(self.problem, self.x, None, self.counts, whole)
-        if seen is not None:
-            first = there.terms[1]
-            more = new.adjoint(np.ascontiguousarray(first[:, order.order[self.size :]]))
-            there._sum_of_gradients = seen[1] + more
+            new = self.problem.design_of(WindowSample(order, self.size, stop))
+            z = np.concatenate([self.margins, new.forward(x)], axis=1)
+            seen = None if self._sum_of_gradients is None else (self.size, self._sum_of_gradients)
+            return GLMEvaluation(self.problem, self.x, WindowSample(order, 0, stop), self.counts, z, seen)
+        # All terms are read where they lie, and in that order.
+        rest = np.sort(order.order[self.size :])
+        new = Design(self.problem.X, rest)
+        z = np.empty((len(x), stop))
+        z[:, order.order[: self.size]], z[:, rest] = self.margins, new.forward(x)
+        there = GLMEvaluation(self.problem, self.x, None, self.counts, z)
+        if self._sum_of_gradients is not None:
+            there._sum_of_gradients = self._sum_of_gradients + new.adjoint(np.ascontiguousarray(there.terms[1][:, rest]))
             self.counts.props += stop - self.size
             self.counts.njev += 1
         return there
