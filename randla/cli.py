@@ -254,7 +254,7 @@ def figure(value: Any) -> str:
 
 def bench(args: argparse.Namespace) -> int:
     """Time randla and its peers, print tables, and write what was asked for."""
-    from randla.bench import leverage, lstsq, measure, optimize, sketch
+    from randla.bench import leverage, lstsq, measure, optimize, sketch, structured
     from randla.bench.report import facts
 
     html, archive = (Path(p) if p else None for p in (args.output, args.json))
@@ -263,12 +263,15 @@ def bench(args: argparse.Namespace) -> int:
             check_output(path, suffixes=(suffix,))
     records: list[dict[str, Any]] = []
     with Progress() as progress:
-        for m, n in args.sizes:
+        for m, n in args.sizes or ([(1_024, 64), (4_096, 512)] if args.what == "structured" else [(100_000, 100)]):
             progress(f"making {m} x {n}")
             limits = {"rounds": args.rounds, "budget": args.budget, "progress": progress}
             if args.what == "optimize":
                 X, y = optimize.classification(m, n, args.rng, args.dtype, args.order)
                 records.append(optimize.run("generated", X, y, seed=args.rng, **limits))
+                continue
+            if args.what == "structured":
+                records.append(structured.run(m, n, dtype=args.dtype, seed=args.rng, **limits))
                 continue
             options = {"dtype": args.dtype, "order": args.order, "cond": args.cond, "residual": args.residual}
             case = generated(m, n, args.rng, **options)
@@ -300,13 +303,14 @@ def bench(args: argparse.Namespace) -> int:
 
 def drawn_as(kind: str) -> tuple[Any, Any]:
     """What makes a table and a picture of a record of this kind."""
-    from randla.bench import picture, report
+    from randla.bench import picture, report, structured
 
     return {
         "lstsq": (report.lstsq_table, picture.time_accuracy),
         "sketch": (report.sketch_table, picture.sketches),
         "leverage": (report.leverage_table, picture.scores),
         "optimize": (report.optimize_table, picture.descents),
+        "structured": (structured.table, structured.drawn),
     }[kind]
 
 
@@ -377,12 +381,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "what",
         nargs="?",
-        choices=("lstsq", "sketch", "leverage", "optimize"),
+        choices=("lstsq", "sketch", "leverage", "optimize", "structured"),
         default="lstsq",
         help="what to measure (default %(default)s)",
     )
     p.add_argument(
-        "--sizes", type=sizes, default=[(100_000, 100)], metavar="MxN,...", help="problem sizes (default 100000x100)"
+        "--sizes",
+        type=sizes,
+        metavar="MxN,...",
+        help="problem sizes (default 100000x100); structured: 2^k rows x vectors (default 1024x64,4096x512)",
     )
     p.add_argument("-o", "--output", metavar="FILE.html", help="write tables and plots as one HTML file")
     p.add_argument("--json", metavar="FILE.json", help="write the raw data")

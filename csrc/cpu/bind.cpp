@@ -161,6 +161,8 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   bind_sketches(m);
   bind_row_maps(m);
   bind_glm(m);
+  bind_butterfly(m);
+  bind_factorize(m);
   bind<float>(m);
   bind<double>(m);
 }

@@ -61,5 +61,7 @@ void require_output(const Matrix<T>& out, int64_t rows, int64_t cols) {
 void bind_sketches(py::module_& m);
 void bind_row_maps(py::module_& m);
 void bind_glm(py::module_& m);
+void bind_butterfly(py::module_& m);
+void bind_factorize(py::module_& m);
 
 }  // namespace randla::cpu

@@ -24,7 +24,11 @@
 #include "cpu/glm.inl"
 #include "cpu/residual.inl"
 #include "cpu/row_norms.inl"
+#include "cpu/butterfly.inl"
+#include "cpu/butterfly_gradient.inl"
+#include "cpu/butterfly_vector.inl"
 #include "cpu/gram.inl"
+#include "cpu/rank_one_split.inl"
 #include "cpu/sparse_sketch.inl"
 #include "cpu/srtt.inl"
 #include "cpu/triangular.inl"
@@ -63,8 +67,19 @@ constexpr Kernels<T> kTable = {
     row_norms_csr<T, float>,
     gram<T>,
     gram_csr<T>,
+    butterfly<T, false>,
+    butterfly<T, true>,
+    butterfly_vector<T, false>,
+    butterfly_vector<T, true>,
+    short_stages<T>,
+    order_for_lanes<T, false>,
+    order_for_lanes<T, true>,
+    butterfly_gradient<T, false>,
+    butterfly_gradient<T, true>,
     triangular<T>,
     cholesky<T>,
+    rank_one_split<T, 1>,
+    rank_one_split<T, 2>,
 };
 
 }  // namespace

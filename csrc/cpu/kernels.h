@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/butterfly.h"
 #include "common/families.h"
 #include "common/loss.h"
 #include "common/matrix.h"
@@ -81,10 +82,37 @@ struct Kernels {
   void (*gram)(Matrix<const T> A, const RowMap& map, double* G);
   void (*gram_csr)(Csr<T> A, const RowMap& map, double* G);
 
+  // Y = K X for the stages of K in the order of their application; the columns of X and Y, of real numbers or of pairs (re, im),
+  // are the batch. `rows`: the largest number of rows before or after a stage.
+  using Stages = const ButterflyStage<T>*;
+  void (*butterfly)(Stages stages, int64_t count, Matrix<const T> X, Matrix<T> Y, int64_t rows);
+  void (*butterfly_pairs)(Stages stages, int64_t count, Matrix<const T> X, Matrix<T> Y, int64_t rows);
+  // y = K x for contiguous vectors, with values reordered: the first `short_stages` run over *blocks blocks, others get blocks = 0.
+  // scratch holds two vectors of `rows`. Reordered values of pairs take twice the memory.
+  void (*butterfly_vector)(Stages stages, int64_t count, const T* x, T* y, T* scratch, int64_t rows);
+  void (*butterfly_vector_pairs)(Stages stages, int64_t count, const T* x, T* y, T* scratch, int64_t rows);
+  int64_t (*short_stages)(Stages stages, int64_t count, int64_t* blocks);
+  void (*order_for_lanes)(const ButterflyStage<T>& s, int64_t blocks, T* to);
+  void (*order_for_lanes_pairs)(const ButterflyStage<T>& s, int64_t blocks, T* to);
+  // dX = K^* G, and dw = the gradients G_s X_s^* of the values of all stages, one stage behind the other.
+  void (*butterfly_gradient)(Stages stages, int64_t count, Matrix<const T> X, Matrix<const T> G, Matrix<T> dX, T* dw, int64_t rows,
+                             int64_t parameters);
+  void (*butterfly_gradient_pairs)(Stages stages, int64_t count, Matrix<const T> X, Matrix<const T> G, Matrix<T> dX, T* dw,
+                                   int64_t rows, int64_t parameters);
+
   // Z = op(R) Z for k contiguous rows of Z, each n long; R is upper triangular, column-major.
   void (*triangular)(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k);
   // The upper triangle of A, column-major, becomes R with R'R = A; false where A is not positive definite.
   bool (*cholesky)(T* A, int64_t n, int64_t ld);
+
+  // Left-to-right splits of `from` (a, b, c), contiguous, b a multiple of 2^levels: at level t the pairs of rows that lie
+  // b / 2^(t+1) apart, cut into c1[t] chunks, become u v with u[t] (a c1[0] ... c1[t-1], 2, c1[t], b / 2^(t+1)) of norm one; `to` is
+  // what is left, (a c1[0] ..., b / 2^levels, c / c1[0] ...), lost[t] the energy ||M - u v||^2 over all blocks of the level.
+  void (*rank_one_split)(const T* from, int64_t a, int64_t b, int64_t c, int levels, const int64_t* c1, T* const* u, T* to,
+                         double* lost);
+  // The same for complex numbers, pairs of T in memory; sizes count complex numbers.
+  void (*rank_one_split_complex)(const T* from, int64_t a, int64_t b, int64_t c, int levels, const int64_t* c1, T* const* u, T* to,
+                                 double* lost);
 };
 
 struct Isa {

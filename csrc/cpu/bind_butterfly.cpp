@@ -1,0 +1,142 @@
+// The part of randla._cpu for Kronecker-sparse chains: plans, which keep the values of all stages in the order of the kernels.
+
+#include <pybind11/complex.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <complex>
+#include <memory>
+#include <type_traits>
+
+#include "cpu/bind.h"
+
+namespace randla::cpu {
+namespace {
+
+constexpr int64_t kFewColumns = 4;  // multiplied one by one, with lanes along their rows
+
+template <class E>
+struct RealOf {
+  using type = E;
+};
+template <class R>
+struct RealOf<std::complex<R>> {
+  using type = R;
+};
+
+template <class E>
+class Butterfly {
+  using T = typename RealOf<E>::type;
+  static constexpr bool pairs = !std::is_same_v<E, T>;
+  static constexpr int64_t P = pairs ? 2 : 1;
+  using Values = py::array_t<E, py::array::c_style>;
+
+ public:
+  // Patterns and values (a, d, b, c) of the stages, the one applied first before the others.
+  Butterfly(const std::vector<std::array<int64_t, 4>>& patterns, const std::vector<Values>& values) {
+    RANDLA_REQUIRE(!patterns.empty() && patterns.size() == values.size(), "as many values as patterns, at least one");
+    for (size_t q = 0; q < patterns.size(); ++q) {
+      const auto [a, b, c, d] = patterns[q];
+      const Values& v = values[q];
+      RANDLA_REQUIRE(a > 0 && b > 0 && c > 0 && d > 0, "patterns must be positive");
+      RANDLA_REQUIRE(v.ndim() == 4 && v.shape(0) == a && v.shape(1) == d && v.shape(2) == b && v.shape(3) == c,
+                     "values must be (a, d, b, c)");
+      RANDLA_REQUIRE(q == 0 || a * c * d == outputs_, "stages must match");
+      const T* from = reinterpret_cast<const T*>(v.data());
+      values_.emplace_back(from, from + a * b * c * d * P);
+      stages_.push_back({a, b, c, d, values_.back().data()});
+      if (q == 0) inputs_ = a * c * d;
+      outputs_ = a * b * d;
+      rows_ = std::max({rows_, a * c * d, outputs_});
+      parameters_ += a * b * c * d;
+    }
+  }
+
+  void apply(Array<E> X, Array<E> Y) {
+    const Matrix<const T> x = real_view(X);
+    const Matrix<T> y = mutable_real_view(Y);
+    RANDLA_REQUIRE(x.rows == inputs_ && y.rows == outputs_ && x.cols == y.cols, "X and Y must fit the stages");
+    const bool few = x.cols <= kFewColumns;
+    if (few) order();
+    py::gil_scoped_release release;
+    if (few)
+      for (int64_t j = 0; j < x.cols; ++j) apply_to_column(x, y, j);
+    else
+      (pairs ? kernels<T>().butterfly_pairs : kernels<T>().butterfly)(stages_.data(), count(), x, y, rows_);
+  }
+
+  void gradient(Array<E> X, Array<E> G, Array<E> dX, Values dw) {
+    const Matrix<const T> x = real_view(X), g = real_view(G);
+    const Matrix<T> dx = mutable_real_view(dX);
+    RANDLA_REQUIRE(x.rows == inputs_ && g.rows == outputs_ && x.cols == g.cols, "X and G must fit the stages");
+    RANDLA_REQUIRE(dx.rows == inputs_ && dx.cols == x.cols, "dX must have the shape of X");
+    RANDLA_REQUIRE(dw.ndim() == 1 && dw.shape(0) == parameters_, "dw must be a vector of all values");
+    T* to = reinterpret_cast<T*>(dw.mutable_data());
+    py::gil_scoped_release release;
+    (pairs ? kernels<T>().butterfly_gradient_pairs : kernels<T>().butterfly_gradient)(stages_.data(), count(), x, g, dx, to, rows_,
+                                                                                      parameters_);
+  }
+
+ private:
+  static Matrix<const T> real_view(const Array<E>& a) {
+    const Matrix<const E> v = view(a);
+    return {reinterpret_cast<const T*>(v.data), v.rows, v.cols, P * v.row_stride, P * v.col_stride};
+  }
+  static Matrix<T> mutable_real_view(Array<E>& a) {
+    const Matrix<E> v = mutable_view(a);
+    return {reinterpret_cast<T*>(v.data), v.rows, v.cols, P * v.row_stride, P * v.col_stride};
+  }
+  int64_t count() const { return static_cast<int64_t>(stages_.size()); }
+
+  void order() {
+    if (!lanes_.empty()) return;
+    int64_t blocks;
+    const int64_t taken = kernels<T>().short_stages(stages_.data(), count(), &blocks);
+    std::vector<ButterflyStage<T>> lanes = stages_;
+    for (int64_t q = 0; q < count(); ++q) {
+      ButterflyStage<T>& s = lanes[static_cast<size_t>(q)];
+      lane_values_.emplace_back(static_cast<size_t>(s.a * s.b * s.c * s.d * P * P));
+      T* to = lane_values_.back().data();
+      (pairs ? kernels<T>().order_for_lanes_pairs : kernels<T>().order_for_lanes)(s, q < taken ? blocks : 0, to);
+      s.values = to;
+    }
+    lanes_ = std::move(lanes);
+  }
+
+  void apply_to_column(Matrix<const T> x, Matrix<T> y, int64_t j) const {
+    const auto kernel = pairs ? kernels<T>().butterfly_vector_pairs : kernels<T>().butterfly_vector;
+    const bool direct_x = x.row_stride == P, direct_y = y.row_stride == P;
+    const std::unique_ptr<T[]> memory(new T[static_cast<size_t>((2 * rows_ + inputs_ + outputs_) * P)]);
+    T *scratch = memory.get(), *in = scratch + 2 * rows_ * P, *out = in + inputs_ * P;
+    for (int64_t i = 0; !direct_x && i < inputs_; ++i)
+      for (int64_t p = 0; p < P; ++p) in[i * P + p] = x.at(i, j)[p];
+    kernel(lanes_.data(), count(), direct_x ? x.at(0, j) : in, direct_y ? y.at(0, j) : out, scratch, rows_);
+    for (int64_t i = 0; !direct_y && i < outputs_; ++i)
+      for (int64_t p = 0; p < P; ++p) y.at(i, j)[p] = out[i * P + p];
+  }
+
+  std::vector<std::vector<T>> values_, lane_values_;
+  std::vector<ButterflyStage<T>> stages_, lanes_;
+  int64_t inputs_ = 0, outputs_ = 0, rows_ = 0, parameters_ = 0;
+};
+
+template <class E>
+void bind_type(py::module_& m, const char* name) {
+  py::class_<Butterfly<E>>(m, name)
+      .def(py::init<const std::vector<std::array<int64_t, 4>>&, const std::vector<py::array_t<E, py::array::c_style>>&>(),
+           py::arg("patterns"), py::arg("values"))
+      .def("apply", &Butterfly<E>::apply, py::arg("X").noconvert(), py::arg("Y").noconvert())
+      .def("gradient", &Butterfly<E>::gradient, py::arg("X").noconvert(), py::arg("G").noconvert(), py::arg("dX").noconvert(),
+           py::arg("dw").noconvert());
+}
+
+}  // namespace
+
+void bind_butterfly(py::module_& m) {
+  bind_type<float>(m, "ButterflyFloat32");
+  bind_type<double>(m, "ButterflyFloat64");
+  bind_type<std::complex<float>>(m, "ButterflyComplex64");
+  bind_type<std::complex<double>>(m, "ButterflyComplex128");
+}
+
+}  // namespace randla::cpu

@@ -1,0 +1,540 @@
+"""Kronecker-sparse matrices and their products as linear operators."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.linalg import LinAlgWarning
+from scipy.sparse.linalg import LinearOperator
+
+from .. import _check, _cpu
+from ._merge import merged
+from .pattern import Chain, Pattern
+
+_PLANS = {
+    np.dtype(np.float32): _cpu.ButterflyFloat32,
+    np.dtype(np.float64): _cpu.ButterflyFloat64,
+    np.dtype(np.complex64): _cpu.ButterflyComplex64,
+    np.dtype(np.complex128): _cpu.ButterflyComplex128,
+}
+
+
+class _Structured(LinearOperator):
+    """What a factor and a product share: `apply`, `_product`, `_transposed` and `conj` are theirs."""
+
+    __array_ufunc__ = None
+    __array_priority__ = 100
+
+    def apply(self, X: Any, axis: int = 0) -> np.ndarray:
+        raise NotImplementedError
+
+    @property
+    def _product(self) -> Product:
+        raise NotImplementedError
+
+    @property
+    def _transposed(self) -> Any:
+        raise NotImplementedError
+
+    def conj(self) -> Any:
+        raise NotImplementedError
+
+    def __matmul__(self, other: Any) -> Any:
+        if isinstance(other, _Structured):
+            return self._product._times(other._product)
+        if isinstance(other, LinearOperator):
+            return super().__matmul__(other)
+        x = _check.array(other, "X")
+        if x.ndim not in (1, 2):
+            raise ValueError(f"X must have 1 or 2 dimensions; got {x.ndim}")
+        return self.apply(x)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(other, LinearOperator) else self.T.apply(other, axis=-1)
+
+    def dot(self, x: Any) -> Any:
+        generic = np.isscalar(x) or (isinstance(x, LinearOperator) and not isinstance(x, _Structured))
+        return super().dot(x) if generic else self @ x
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        return self.apply(x.ravel())
+
+    def _matmat(self, X: np.ndarray) -> np.ndarray:
+        return self.apply(X)
+
+    def _rmatvec(self, x: np.ndarray) -> np.ndarray:
+        return self.H.apply(x.ravel())
+
+    def _rmatmat(self, X: np.ndarray) -> np.ndarray:
+        return self.H.apply(X)
+
+    def _transpose(self) -> Any:
+        return self._transposed
+
+    @cached_property
+    def _adjointed(self) -> Any:
+        return self._transposed if self.dtype.kind == "f" else self._transposed.conj()
+
+    def _adjoint(self) -> Any:
+        return self._adjointed
+
+
+class KroneckerSparse(_Structured):
+    """A matrix on the pattern I_a (x) 1_{b x c} (x) I_d: a d dense blocks of size b x c, interleaved. A scipy LinearOperator.
+
+    Parameters
+    ----------
+    values : array, (a, b, c, d)
+        float32, float64, complex64 or complex128; values[i, j, k, l] is the entry at row i b d + j d + l and column
+        i c d + k d + l. Copied; read-only afterwards.
+    pattern : Pattern, optional
+        Must fit the shape of values, which says the same.
+
+    Attributes
+    ----------
+    values, pattern, shape, dtype, n_params
+
+    Raises
+    ------
+    TypeError, ValueError
+        For other dtypes, a shape that is no pattern's, NaN or infinite values.
+    """
+
+    def __init__(self, values: Any, pattern: Pattern | tuple[int, int, int, int] | None = None):
+        v = _check.array(values, "values")
+        if v.ndim != 4 or not v.size:
+            raise ValueError(f"values must have shape (a, b, c, d) with entries; got {v.shape}")
+        if pattern is not None and tuple(pattern) != v.shape:
+            raise ValueError(f"values must have the shape {tuple(pattern)} of the pattern; got {v.shape}")
+        _check.finite(v, "values")
+        # Plans keep the values too: what the caller does to its array later must not make the two differ.
+        self.values = v.copy(order="C")
+        self.values.flags.writeable = False
+        self.pattern = Pattern(*v.shape)
+        super().__init__(v.dtype, self.pattern.shape)
+
+    @property
+    def n_params(self) -> int:
+        return self.pattern.n_params
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """The dense blocks, (a, d, b, c), a view."""
+        return self.values.transpose(0, 3, 1, 2)
+
+    @cached_property
+    def _product(self) -> Product:
+        return Product([self])
+
+    @cached_property
+    def _transposed(self) -> KroneckerSparse:
+        return KroneckerSparse(self.values.swapaxes(1, 2))
+
+    def conj(self) -> KroneckerSparse:
+        """The elementwise conjugate."""
+        return KroneckerSparse(self.values.conj())
+
+    def apply(self, X: Any, axis: int = 0) -> np.ndarray:
+        """Multiply along one axis; see `Product.apply`."""
+        return self._product.apply(X, axis)
+
+    def to_dense(self) -> np.ndarray:
+        """The matrix as an ndarray."""
+        a, b, c, d = self.pattern
+        out = np.zeros((a, b, d, a, c, d), self.dtype)
+        i, l = np.ogrid[:a, :d]
+        out[i, :, l, i, :, l] = self.blocks
+        return out.reshape(self.shape)
+
+    def __reduce__(self) -> Any:
+        return KroneckerSparse, (self.values,)
+
+    def __repr__(self) -> str:
+        return f"KroneckerSparse({tuple(self.pattern)}, {self.dtype})"
+
+
+class Product(_Structured):
+    """The product K_1 K_2 ... K_L of Kronecker-sparse matrices, multiplied in one pass through the cache.
+
+    A scipy LinearOperator.
+
+    Parameters
+    ----------
+    factors : iterable of KroneckerSparse
+        At least one; neighbours must match in size. Real and complex, single and double may be mixed.
+    rows, cols : array of int, optional
+        Distinct rows and columns of the product that are kept, in this order: permutations (a DFT takes its columns in
+        bit-reversed order) or fewer (a Toeplitz matrix is a part of a circulant one). None: all.
+
+    Attributes
+    ----------
+    shape, dtype, chain, n_params, factors, rows, cols
+
+    Raises
+    ------
+    TypeError
+        For factors of another type, and rows and columns that are no integers.
+    ValueError
+        For no factor, sizes that do not match (names the pair), rows and columns out of range or repeated.
+    """
+
+    def __init__(self, factors: Iterable[KroneckerSparse], *, rows: Any = None, cols: Any = None):
+        if not isinstance(factors, Iterable):
+            raise TypeError(f"factors must be an iterable of KroneckerSparse; got {type(factors).__name__}")
+        self.factors = tuple(factors)
+        if not self.factors:
+            raise ValueError("factors must hold at least 1 KroneckerSparse; got none")
+        for s, factor in enumerate(self.factors):
+            if not isinstance(factor, KroneckerSparse):
+                raise TypeError(f"factors[{s}] must be a KroneckerSparse; got {type(factor).__name__}")
+        self.chain = Chain([factor.pattern for factor in self.factors])
+        m, n = self.chain.shape
+        self.rows = None if rows is None else _kept(rows, m, "rows")
+        self.cols = None if cols is None else _kept(cols, n, "cols")
+        shape = (m if self.rows is None else len(self.rows), n if self.cols is None else len(self.cols))
+        super().__init__(np.result_type(*(factor.dtype for factor in self.factors)), shape)
+        self._plans: dict[tuple[np.dtype, bool], Any] = {}
+
+    @property
+    def n_params(self) -> int:
+        return self.chain.n_params
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all rows and columns are there in their order."""
+        return self.rows is None and self.cols is None
+
+    @property
+    def _product(self) -> Product:
+        return self
+
+    def _plan(self, dtype: np.dtype, merge: bool = True) -> Any:
+        """The kernel's own copy of the factors, in the order of application."""
+        plan = self._plans.get((dtype, merge))
+        if plan is None:
+            stages = [(factor.pattern, factor.values) for factor in self.factors]
+            stages = merged(stages, dtype) if merge else stages
+            patterns = [tuple(pattern) for pattern, _ in reversed(stages)]
+            values = [np.ascontiguousarray(v.transpose(0, 3, 1, 2), dtype=dtype) for _, v in reversed(stages)]
+            plan = self._plans[dtype, merge] = _PLANS[dtype](patterns, values)
+        return plan
+
+    def apply(self, X: Any, axis: int = 0) -> np.ndarray:
+        """Multiply along one axis of an array of any number of dimensions; for axis = -1 the batch comes first.
+
+        Parameters
+        ----------
+        X : array
+            X.shape[axis] must be self.shape[1].
+        axis : int
+
+        Returns
+        -------
+        ndarray
+            X with self.shape[0] in the place of self.shape[1], in the dtype that both promote to. The bits of a vector do not
+            depend on those beside it, on the layout, or on the number of threads.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For unsuitable dtypes and shapes.
+        """
+        x = _check.array(X, "X")
+        if x.ndim == 1 and x.dtype is self.dtype and x.shape[0] == self.shape[1] and axis == 0 and self.is_plain:
+            # What follows would take longer than a thousand rows do.
+            y = np.empty(self.shape[0], self.dtype)
+            self._plan(self.dtype).apply(x[:, None], y[:, None])
+            return y
+        if x.ndim == 0:
+            raise ValueError("X must have at least 1 dimension; got 0")
+        axis = _check.integer(axis, "axis", -x.ndim, x.ndim - 1) % x.ndim
+        if x.shape[axis] != self.shape[1]:
+            raise ValueError(f"X must have length {self.shape[1]} along axis {axis}; got shape {x.shape}")
+        rest = (*x.shape[:axis], *x.shape[axis + 1 :])
+        batch_first = axis == x.ndim - 1 and x.ndim > 1
+        dtype = np.result_type(self.dtype, x.dtype)
+        if batch_first:
+            flat = x.reshape(math.prod(rest), x.shape[axis]).T
+        else:
+            flat = np.moveaxis(x, axis, 0).reshape(x.shape[axis], math.prod(rest))
+        flat = flat.astype(dtype, order="K", copy=False)
+        if self.cols is not None:
+            flat = _scattered(flat, self.cols, self.chain.shape[1])
+        size, count = self.chain.shape[0], flat.shape[1]
+        y = np.empty((count, size), dtype).T if batch_first else np.empty((size, count), dtype)
+        self._plan(dtype).apply(flat, y)
+        y = y if self.rows is None else _taken(y, self.rows)
+        return y.T.reshape(*rest, len(y)) if batch_first else np.moveaxis(y.reshape(len(y), *rest), 0, axis)
+
+    def _times(self, other: Product) -> Any:
+        if self.shape[1] != other.shape[0]:
+            raise ValueError(f"products must match in size; got {self.shape} and {other.shape}")
+        if self._ends_where_starts(other):
+            return Product([*self.factors, *other.factors], rows=self.rows, cols=other.cols)
+        return LinearOperator.dot(self, other)
+
+    def _ends_where_starts(self, other: Product) -> bool:
+        """Whether the columns of the last factor here are, all and in their order, the rows of the first one there."""
+        if self.cols is None or other.rows is None:
+            return self.cols is None and other.rows is None
+        return len(self.cols) == self.chain.shape[1] and np.array_equal(self.cols, other.rows)
+
+    @cached_property
+    def _transposed(self) -> Product:
+        return Product([factor.T for factor in reversed(self.factors)], rows=self.cols, cols=self.rows)
+
+    def conj(self) -> Product:
+        """The elementwise conjugate."""
+        return Product([factor.conj() for factor in self.factors], rows=self.rows, cols=self.cols)
+
+    def to_dense(self) -> np.ndarray:
+        """The matrix as an ndarray."""
+        return self.apply(np.eye(self.shape[1], dtype=self.dtype))
+
+    # Square products with square blocks.
+
+    def _require_square(self, what: str) -> None:
+        bad = next((factor.pattern for factor in self.factors if factor.pattern.b != factor.pattern.c), None)
+        if bad is not None:
+            raise ValueError(f"{what} needs factors with square blocks; got {bad}")
+        if self.shape != self.chain.shape:
+            raise ValueError(f"{what} needs all rows and columns; got {self.shape} of {self.chain.shape}")
+
+    @cached_property
+    def _worst(self) -> tuple[float, int]:
+        """The smallest reciprocal condition number of a block, rows scaled to one, and the factor it is in; 0 for singular."""
+        return min((_reciprocal_condition(factor.blocks), s) for s, factor in enumerate(self.factors))
+
+    def _require_regular(self, what: str, dtype: np.dtype) -> None:
+        rcond, s = self._worst
+        if rcond == 0:
+            raise np.linalg.LinAlgError(f"{what} needs regular factors; factors[{s}] has a singular block")
+        if rcond < np.finfo(dtype).eps:
+            text = f"factors[{s}] has a block of condition {1 / rcond:.1e}: {what} may have no correct digit in {dtype}"
+            warnings.warn(text, LinAlgWarning, stacklevel=3)
+
+    def solve(self, B: Any) -> np.ndarray:
+        """X with self @ X = B, by LU with partial pivoting of every block.
+
+        Parameters
+        ----------
+        B : array, (n,) or (n, k)
+
+        Raises
+        ------
+        TypeError, ValueError
+            For unsuitable dtypes and shapes, and factors whose blocks are not square.
+        numpy.linalg.LinAlgError
+            For a singular block.
+
+        Warns
+        -----
+        scipy.linalg.LinAlgWarning
+            For a block that is singular to working precision.
+        """
+        self._require_square("solve")
+        b = _check.array(B, "B")
+        n = self.shape[0]
+        if b.ndim not in (1, 2) or b.shape[0] != n:
+            raise ValueError(f"B must have shape ({n},) or ({n}, k); got {b.shape}")
+        dtype = np.result_type(self.dtype, b.dtype)
+        self._require_regular("solve", dtype)
+        x = _column(b).astype(dtype, copy=False)
+        x = x if self.rows is None else _scattered(x, self.rows, n)
+        for factor in self.factors:
+            a, size, _, d = factor.pattern
+            blocks = x.reshape(a, size, d, x.shape[1]).transpose(0, 2, 1, 3)
+            blocks = np.linalg.solve(factor.blocks.astype(dtype, copy=False), blocks)
+            x = blocks.transpose(0, 2, 1, 3).reshape(x.shape)
+        return (x if self.cols is None else x[self.cols]).reshape(b.shape)
+
+    def inverse(self) -> Product:
+        """The inverse, a product of as many factors; where B is at hand `solve` is the more accurate.
+
+        Raises
+        ------
+        ValueError
+            For factors whose blocks are not square.
+        numpy.linalg.LinAlgError
+            For a singular block, and one whose inverse overflows.
+
+        Warns
+        -----
+        scipy.linalg.LinAlgWarning
+            For a block that is singular to working precision.
+        """
+        self._require_square("inverse")
+        self._require_regular("inverse", self.dtype)
+        factors = []
+        for s in reversed(range(len(self.factors))):
+            inverse = np.linalg.inv(self.factors[s].blocks)
+            if not np.isfinite(inverse).all():
+                raise np.linalg.LinAlgError(f"inverse needs blocks whose inverses are finite; factors[{s}] has another")
+            factors.append(KroneckerSparse(inverse.transpose(0, 2, 3, 1)))
+        return Product(factors, rows=self.cols, cols=self.rows)
+
+    def logabsdet(self) -> float:
+        """The logarithm of |det|, -inf for a singular matrix.
+
+        Raises
+        ------
+        ValueError
+            For factors whose blocks are not square.
+        """
+        self._require_square("logabsdet")
+        logs = [np.linalg.slogdet(factor.blocks.astype(_wide(factor.dtype)))[1].sum() for factor in self.factors]
+        return math.fsum(map(float, logs))
+
+    # Gradients and files.
+
+    def vjp(self, X: Any, G: Any) -> tuple[list[np.ndarray], np.ndarray]:
+        """Gradients of F through Y = self @ X for G = dF/dY: those of the values of every factor, and dF/dX.
+
+        dF/dX = self.H @ G and dF/dK_l = G_l X_l^H on the pattern of K_l: for complex values the convention of PyTorch, whose
+        gradient is the direction of steepest ascent. Gradients of real values and of real X are the real parts of these. The
+        same bits for any number of threads.
+
+        Parameters
+        ----------
+        X, G : array, (n,) or (n, k), and (m,) or (m, k)
+
+        Returns
+        -------
+        gradients : list of ndarray
+            One (a, b, c, d) for every factor.
+        dX : ndarray
+            Of the shape of X.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For unsuitable dtypes and shapes.
+        """
+        x, g = _check.array(X, "X"), _check.array(G, "G")
+        if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
+            raise ValueError(f"X must have shape ({self.shape[1]},) or ({self.shape[1]}, k); got {x.shape}")
+        if g.shape != (self.shape[0], *x.shape[1:]):
+            raise ValueError(f"G must have shape {(self.shape[0], *x.shape[1:])}; got {g.shape}")
+        dtype = np.result_type(self.dtype, x.dtype, g.dtype)
+        inputs, outputs = _column(x).astype(dtype, copy=False), _column(g).astype(dtype, copy=False)
+        inputs = inputs if self.cols is None else _scattered(inputs, self.cols, self.chain.shape[1])
+        outputs = outputs if self.rows is None else _scattered(outputs, self.rows, self.chain.shape[0])
+        dX, dw = np.empty_like(inputs), np.empty(self.n_params, dtype)
+        self._plan(dtype, merge=False).gradient(inputs, outputs, dX, dw)
+        gradients, at = [], 0
+        for factor in reversed(self.factors):
+            a, b, c, d = factor.pattern
+            values = dw[at : at + factor.n_params].reshape(a, d, b, c).transpose(0, 2, 3, 1)
+            gradients.append(np.ascontiguousarray(_in_field(values, factor.dtype)))
+            at += factor.n_params
+        dX = dX if self.cols is None else _taken(dX, self.cols)
+        return gradients[::-1], _in_field(dX, x.dtype).reshape(x.shape)
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write factors, rows and columns to a file in the .npz format, under this very name."""
+        arrays: dict[str, Any] = {f"factor{i}": factor.values for i, factor in enumerate(self.factors)}
+        arrays |= {name: kept for name, kept in (("rows", self.rows), ("cols", self.cols)) if kept is not None}
+        with open(file, "wb") as stream:
+            np.savez(stream, **arrays)
+
+    @staticmethod
+    def load(file: str | os.PathLike[str]) -> Product:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        OSError
+            For a file that cannot be read.
+        ValueError
+            For another file.
+        """
+        try:
+            with open(file, "rb") as stream, zipfile.ZipFile(stream), np.load(stream) as data:
+                arrays = dict(data)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"file must be one that Product.save wrote; got {os.fspath(file)!r}: {error}") from None
+        count = sum(name.startswith("factor") for name in arrays)
+        if not count or any(f"factor{i}" not in arrays for i in range(count)):
+            raise ValueError(f"file must hold factor0, factor1, ...; got {', '.join(arrays) or 'nothing'}")
+        factors = [KroneckerSparse(arrays[f"factor{i}"]) for i in range(count)]
+        return Product(factors, rows=arrays.get("rows"), cols=arrays.get("cols"))
+
+    def __reduce__(self) -> Any:
+        return _product_of, (self.factors, self.rows, self.cols)
+
+    def __repr__(self) -> str:
+        patterns = ", ".join(str(tuple(p)) for p in self.chain)
+        return f"Product({patterns}; {self.shape[0]} x {self.shape[1]}, {self.dtype})"
+
+
+def _product_of(factors: tuple[KroneckerSparse, ...], rows: np.ndarray | None, cols: np.ndarray | None) -> Product:
+    return Product(factors, rows=rows, cols=cols)
+
+
+def _kept(value: Any, size: int, name: str) -> np.ndarray:
+    kept = np.asarray(value)
+    if kept.ndim != 1 or kept.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be a vector of integers; got {kept.dtype} of shape {kept.shape}")
+    if not len(kept):
+        raise ValueError(f"{name} must hold at least 1 number; got none")
+    if kept.min() < 0 or kept.max() >= size:
+        raise ValueError(f"{name} must be between 0 and {size - 1}; got {kept.min()} to {kept.max()}")
+    kept = kept.astype(np.int64)
+    if len(np.unique(kept)) != len(kept):
+        raise ValueError(f"{name} must be distinct; got {len(kept) - len(np.unique(kept))} repeated")
+    kept.flags.writeable = False
+    return kept
+
+
+def _column(x: np.ndarray) -> np.ndarray:
+    return x[:, None] if x.ndim == 1 else x
+
+
+def _taken(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """x[rows] in the order of x: gathering along the wrong axis takes several times as long."""
+    return np.take(x.T, rows, axis=1).T if _by_columns(x) else np.take(x, rows, axis=0)
+
+
+def _by_columns(x: np.ndarray) -> bool:
+    return x.flags.f_contiguous and not x.flags.c_contiguous
+
+
+def _scattered(x: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """Rows of x in their places among `size` rows, zeros elsewhere."""
+    if len(places) == size:
+        order = np.empty(size, np.int64)
+        order[places] = np.arange(size)
+        return _taken(x, order)
+    out = np.zeros((x.shape[1], size), x.dtype).T if _by_columns(x) else np.zeros((size, x.shape[1]), x.dtype)
+    out[places] = x
+    return out
+
+
+def _in_field(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return x.real if dtype.kind == "f" and x.dtype.kind == "c" else x
+
+
+def _wide(dtype: np.dtype) -> np.dtype:
+    return np.result_type(dtype, np.float64)
+
+
+def _reciprocal_condition(blocks: np.ndarray) -> float:
+    """The smallest one of all blocks (..., b, b) in the infinity norm, rows scaled to one; 0 where one is singular."""
+    wide = blocks.astype(_wide(blocks.dtype))
+    size = np.abs(wide).max(axis=-1, keepdims=True)
+    if not size.all():
+        return 0.0
+    wide /= size
+    try:
+        with np.errstate(all="ignore"):
+            inverses = np.abs(np.linalg.inv(wide)).sum(axis=-1).max(axis=-1)
+            return float(np.nan_to_num(1 / (np.abs(wide).sum(axis=-1).max(axis=-1) * inverses)).min())
+    except np.linalg.LinAlgError:
+        return 0.0
