@@ -53,6 +53,23 @@ def array(value: Any, name: str) -> np.ndarray:
     return a
 
 
+def real_array(value: Any, name: str) -> np.ndarray:
+    """As `array`, complex numbers refused."""
+    a = array(value, name)
+    if a.dtype.kind == "c":
+        raise TypeError(f"{name} must be real; got {a.dtype}")
+    return a
+
+
+def vector(value: Any, name: str, dim: int) -> np.ndarray:
+    """A real, finite vector (dim,) in float64."""
+    a = real_array(value, name)
+    if a.shape != (dim,):
+        raise ValueError(f"{name} must have shape ({dim},); got {a.shape}")
+    finite(a, name)
+    return a.astype(np.float64, copy=False)
+
+
 def csr(value: Any, name: str) -> sp.csr_array:
     """A canonical-index CSR array of a supported dtype, sharing memory where the input is one already."""
     if value.ndim != 2:
@@ -94,9 +111,7 @@ def finite(a: np.ndarray, name: str) -> None:
 
 def weights(value: Any, m: int) -> np.ndarray:
     """One real, finite, non-negative weight per row, in float64."""
-    w = array(value, "weights")
-    if w.dtype.kind == "c":
-        raise TypeError(f"weights must be real; got {w.dtype}")
+    w = real_array(value, "weights")
     if w.shape != (m,):
         raise ValueError(f"weights must have shape ({m},), one per row of A; got {w.shape}")
     finite(w, "weights")

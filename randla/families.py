@@ -284,9 +284,7 @@ class RowSample(_Listed):
     def __post_init__(self) -> None:
         if self.probabilities is None:
             return
-        given = _check.array(self.probabilities, "probabilities")
-        if given.dtype.kind == "c":
-            raise TypeError(f"probabilities must be real; got {given.dtype}")
+        given = _check.real_array(self.probabilities, "probabilities")
         if given.ndim != 1 or not given.size:
             raise ValueError(f"probabilities must be a vector with an entry for each row; got shape {given.shape}")
         p = np.array(given, np.float64)

@@ -46,6 +46,21 @@ class Status(enum.Enum):
         )
 
 
+class HasStatus:
+    """A result whose status is an enumeration of sentences with a property `success`."""
+
+    status: Any
+    notes = ""
+
+    @property
+    def message(self) -> str:
+        return f"{self.status.value} {self.notes}".rstrip()
+
+    @property
+    def success(self) -> bool:
+        return bool(self.status.success)
+
+
 def as_solution(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Solutions held as rows in the shape that goes with b: (n,) or (n, k)."""
     return (X[0] if b.ndim == 1 else np.ascontiguousarray(X.T)).astype(dtype, copy=False)
@@ -71,7 +86,7 @@ class Evidence:
     singular_values: Callable[[], np.ndarray] | None
 
 
-class LstsqResult:
+class LstsqResult(HasStatus):
     """Solution of a least-squares problem; also unpacks as `x, residuals, rank, s` like scipy.linalg.lstsq.
 
     Attributes
@@ -158,14 +173,6 @@ class LstsqResult:
     def s(self) -> np.ndarray:
         values = self._evidence.singular_values
         return np.zeros(0) if values is None else values()
-
-    @property
-    def message(self) -> str:
-        return f"{self.status.value} {self.notes}".rstrip()
-
-    @property
-    def success(self) -> bool:
-        return self.status.success
 
     def __getstate__(self) -> dict[str, Any]:
         # Evidence that was not asked for yet is a function of data that a pickle should not carry.

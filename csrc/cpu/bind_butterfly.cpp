@@ -6,6 +6,7 @@
 #include <array>
 #include <complex>
 #include <memory>
+#include <mutex>
 #include <type_traits>
 
 #include "cpu/bind.h"
@@ -57,7 +58,7 @@ class Butterfly {
     const Matrix<T> y = mutable_real_view(Y);
     RANDLA_REQUIRE(x.rows == inputs_ && y.rows == outputs_ && x.cols == y.cols, "X and Y must fit the stages");
     const bool few = x.cols <= kFewColumns;
-    if (few) order();
+    if (few) std::call_once(ordered_, [this] { order(); });
     py::gil_scoped_release release;
     if (few)
       for (int64_t j = 0; j < x.cols; ++j) apply_to_column(x, y, j);
@@ -88,8 +89,8 @@ class Butterfly {
   }
   int64_t count() const { return static_cast<int64_t>(stages_.size()); }
 
+  // Once: callers of an interpreter without a global lock may come together.
   void order() {
-    if (!lanes_.empty()) return;
     int64_t blocks;
     const int64_t taken = kernels<T>().short_stages(stages_.data(), count(), &blocks);
     std::vector<ButterflyStage<T>> lanes = stages_;
@@ -117,6 +118,7 @@ class Butterfly {
 
   std::vector<std::vector<T>> values_, lane_values_;
   std::vector<ButterflyStage<T>> stages_, lanes_;
+  std::once_flag ordered_;
   int64_t inputs_ = 0, outputs_ = 0, rows_ = 0, parameters_ = 0;
 };
 

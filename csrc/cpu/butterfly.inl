@@ -164,13 +164,13 @@ struct TileView {
   }
 };
 
-// All stages on N vectors of columns, from X to Y; where these are null, from and to the tile in the scratch memory that
-// `tile_of` and the value returned tell. The scratch memory holds two runs and two tiles.
+// The first of two tiles in the scratch memory, behind two runs.
 template <class T>
 T* tile_of(T* scratch) {
   return scratch + 2 * kButterflyRun / sizeof(T);
 }
 
+// All stages on N vectors of columns, from X to Y; where these are null, from `tile_of` the scratch memory, and to what is returned.
 template <class T, bool Pairs, int N>
 const T* butterfly_tile(const ButterflyStage<T>* stages, const std::vector<StageRun>& runs, TileView<const T> X, TileView<T> Y,
                         T* scratch, int64_t rows) {

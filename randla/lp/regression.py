@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from .. import _check
 from .._matrix import RowBlocks, argument, is_complex
 from .._rows import Rows
-from ..result import rank_note
+from ..result import HasStatus, rank_note
 from ..sampling.rows import sample_rows
 from ._interior import interior
 from ._irls import Basis, Outcome, Problem, newton, norm
@@ -43,7 +43,7 @@ class LpStatus(enum.Enum):
 
 
 @dataclasses.dataclass
-class LpResult:
+class LpResult(HasStatus):
     """Solution of min ||A x - b||_p with its certificate.
 
     Attributes
@@ -87,14 +87,6 @@ class LpResult:
     status: LpStatus
     history: list[dict[str, Any]] = dataclasses.field(repr=False)
     notes: str = dataclasses.field(default="", repr=False)
-
-    @property
-    def message(self) -> str:
-        return f"{self.status.value} {self.notes}".rstrip()
-
-    @property
-    def success(self) -> bool:
-        return self.status.success
 
 
 def lp_regression(

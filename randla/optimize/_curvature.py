@@ -119,4 +119,4 @@ class AveragedHessian:
 
 
 def averages_pay(n: int, dim: int | None) -> bool:
-    return dim is not None and _DENSE_SHARE * dim * dim <= n and math.isfinite(dim)
+    return dim is not None and _DENSE_SHARE * dim * dim <= n

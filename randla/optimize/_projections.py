@@ -37,9 +37,7 @@ class Constraint:
         """ValueError where D is no set of R^dim."""
 
     def _point(self, x: Any, name: str) -> np.ndarray:
-        point = _check.array(x, name)
-        if point.dtype.kind == "c":
-            raise TypeError(f"{name} must be real; got {point.dtype}")
+        point = _check.real_array(x, name)
         if point.ndim != 1:
             raise ValueError(f"{name} must have 1 dimension; got {point.ndim}")
         _check.finite(point, name)
@@ -100,9 +98,7 @@ class Box(Constraint):
 
     def __post_init__(self) -> None:
         for name in ("lower", "upper"):
-            value = _check.array(getattr(self, name), name)
-            if value.dtype.kind == "c":
-                raise TypeError(f"{name} must be real; got {value.dtype}")
+            value = _check.real_array(getattr(self, name), name)
             if value.ndim > 1:
                 raise ValueError(f"{name} must be a number or have 1 dimension; got {value.ndim}")
             if np.isnan(value).any():

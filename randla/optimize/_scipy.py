@@ -127,9 +127,7 @@ def _run(
         raise ValueError("bounds must be None; randla.optimize.minimize_constrained takes a Box")
     if np.size(constraints):
         raise ValueError("constraints must be empty; randla.optimize.minimize_constrained takes boxes, balls and the simplex")
-    x = _check.array(x0, "x0")
-    if x.dtype.kind == "c":
-        raise TypeError(f"x0 must be real; got {x.dtype}")
+    x = _check.real_array(x0, "x0")
     if x.ndim > 1 or not x.size:
         raise ValueError(f"x0 must have one dimension and entries; got shape {x.shape}")
     _check.finite(x, "x0")

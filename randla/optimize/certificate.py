@@ -183,7 +183,7 @@ def smallest_eigenvalue(
     if tuple(shape) != (dim, dim):
         raise ValueError(f"H must have shape ({dim}, {dim}); got {tuple(shape)}")
     tol, failure = _check.real(tol, "tol"), _probability(failure)
-    warm = None if start is None else _vector(start, "start", dim)
+    warm = None if start is None else _check.vector(start, "start", dim)
     index = _check.integer(index, "index", 0, _FIRST - 1)
     most = min(dim, 1000, max(_BASIS // dim, 10))
     if max_products is not None:
@@ -275,7 +275,7 @@ def hessian_condition(problem: Any, x: Any, s: Any, idx: Any) -> HessianConditio
         For unsuitable arguments, NaN and infinite entries of x and s among them.
     """
     x = _point(problem, x)
-    s = _vector(s, "s", len(x))
+    s = _check.vector(s, "s", len(x))
     length = float(dnrm2(s))
     if length == 0:
         raise ValueError(f"s must not be zero; got {len(s)} zeros")
@@ -294,20 +294,10 @@ def _probability(value: Any) -> float:
     return failure
 
 
-def _vector(value: Any, name: str, dim: int) -> np.ndarray:
-    a = _check.array(value, name)
-    if a.dtype.kind == "c":
-        raise TypeError(f"{name} must be real; got {a.dtype}")
-    if a.shape != (dim,):
-        raise ValueError(f"{name} must have shape ({dim},); got {a.shape}")
-    _check.finite(a, name)
-    return a.astype(np.float64, copy=False)
-
-
 def _point(problem: Any, x: Any) -> np.ndarray:
     if not (hasattr(problem, "hessian") and hasattr(problem, "grad") and hasattr(problem, "dim")):
         raise TypeError(f"problem must be a FiniteSum, with dim, grad and hessian; got {type(problem).__name__}")
-    return _vector(x, "x", np.size(x) if problem.dim is None else problem.dim)
+    return _check.vector(x, "x", np.size(x) if problem.dim is None else problem.dim)
 
 
 def _log_share(dim: int, failure: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import time
 import warnings
@@ -19,7 +18,7 @@ from ._projections import Box, Constraint, L1Ball, L2Ball, Simplex
 from ._samples import RowOrder
 from .certificate import EigenBound, smallest_eigenvalue
 from .objective import Counts, Evaluation, Hessian, Sample
-from .result import MinimizeResult, MinimizeWarning
+from .result import ConstrainedResult, ConstrainedStatus, MinimizeWarning
 
 __all__ = ["Box", "ConstrainedResult", "ConstrainedStatus", "Constraint", "L1Ball", "L2Ball", "Simplex", "minimize_constrained"]
 
@@ -31,52 +30,6 @@ _ROUNDING = 20 * _EPS  # of F, relative: differences that say nothing
 _PATIENCE = 5
 _REJECTIONS = 60  # in a row: the radius is 4^-60 of what it was
 _INNER = 100
-
-
-class ConstrainedStatus(enum.Enum):
-    """How a minimization over a convex set ended. The value is the sentence shown to users."""
-
-    CONVERGED = "First-order conditions hold to gtol, and the Hessian on the face has no eigenvalue below -htol."
-    FIRST_ORDER = "First-order conditions hold to gtol; curvature was not looked at, as asked."
-    UNCERTAIN = "First-order conditions hold to gtol; that no eigenvalue on the face is below -htol could not be proved."
-    SADDLE = "First-order conditions hold to gtol at a saddle that could not be left: F did not fall along negative curvature."
-    STAGNATED = "Progress stopped at the rounding error of F before gtol was reached; the best iterate is returned."
-    ITERATION_LIMIT = "The iteration limit was reached before gtol; the best iterate is returned."
-    STOPPED = "The callback stopped the run; the current iterate is returned."
-
-    @property
-    def success(self) -> bool:
-        return self in (ConstrainedStatus.CONVERGED, ConstrainedStatus.FIRST_ORDER)
-
-
-class ConstrainedResult(MinimizeResult):
-    """A point of D with what is known of it; what is not listed is as in `MinimizeResult`.
-
-    Attributes
-    ----------
-    x : ndarray (dim,)
-        In D, to rounding.
-    jac : ndarray (dim,)
-        The gradient at x, of all n terms; grad_norm is its norm, which need not be small.
-    kkt : float
-        ||P(x - jac) - x||, zero exactly where the first-order conditions hold; ||jac|| where D is the whole space.
-    multipliers : dict
-        With which the gradient of the Lagrangian vanishes at a solution. Box: "bounds" (dim,), jac at the bounds that hold;
-        balls: "norm", jac + norm * (x - center) = 0, or norm * sign(x) on the support; simplex: "total" and "bounds",
-        jac + total - bounds = 0.
-    active : ndarray of bool (dim,)
-        Entries held by a bound, of balls in the 1-norm those held at zero.
-    min_eig : float
-        Smallest eigenvalue, estimated from above, of the Hessian of the Lagrangian on the tangent space of the face of x; inf
-        where the face is a vertex. NaN where the run ended before it was needed.
-    min_eig_error : float
-        The eigenvalue is at least min_eig - min_eig_error, but for a probability of 1e-6.
-    gap : float
-        max jac'(x - v) over v in D: F(x) - min F is at most this where F is convex. inf for unbounded boxes.
-    status : ConstrainedStatus
-    history : list of dict
-        One entry per iteration: iteration, props, time (seconds), fun, kkt, radius, gradient_sample, hessian_sample.
-    """
 
 
 class _OnFace:

@@ -55,6 +55,8 @@ class GLM(FiniteSum):
         For shapes that do not match, complex or non-finite data, labels that the loss does not know, l2 < 0.
     """
 
+    has_variances = True
+
     def __init__(
         self,
         X: Any,
@@ -72,9 +74,7 @@ class GLM(FiniteSum):
         if not all(X.shape):
             raise ValueError(f"X must have rows and columns; got shape {X.shape}")
         finite_rows(X, "X")
-        y = _check.array(y, "y")
-        if y.dtype.kind == "c":
-            raise TypeError(f"y must be real; got {y.dtype}")
+        y = _check.real_array(y, "y")
         if y.shape != (X.shape[0],):
             raise ValueError(f"y must have shape ({X.shape[0]},), one label per row of X; got {y.shape}")
         _check.finite(y, "y")
@@ -85,7 +85,6 @@ class GLM(FiniteSum):
         self.weights = None if weights is None else _check.weights(weights, X.shape[0])
         self.y = self.loss.labels(y)
         self.n, self.dim = X.shape[0], X.shape[1] * self.loss.classes
-        self.has_variances = True
         self.convex = self.loss.convex and (regularizer is None or regularizer.convex)
         self.curvature_bound = self.l2
         self._grown: tuple[Any, GrowingDesign] | None = None
@@ -118,9 +117,7 @@ class GLM(FiniteSum):
         return self._public(x, idx).hessian()
 
     def _public(self, x: Any, idx: Any) -> GLMEvaluation:
-        x = _check.array(x, "x")
-        if x.dtype.kind == "c":
-            raise TypeError(f"x must be real; got {x.dtype}")
+        x = _check.real_array(x, "x")
         x = np.array(x, np.float64)
         if x.shape != (self.dim,):
             raise ValueError(f"x must have shape ({self.dim},); got {x.shape}")

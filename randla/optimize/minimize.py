@@ -204,9 +204,7 @@ class Stepper:
 
     def init(self, x0: Any) -> Run:
         """The state at x0."""
-        x = _check.array(x0, "x0")
-        if x.dtype.kind == "c":
-            raise TypeError(f"x0 must be real; got {x.dtype}")
+        x = _check.real_array(x0, "x0")
         if x.ndim != 1 or not len(x) or (self.problem.dim is not None and len(x) != self.problem.dim):
             raise ValueError(f"x0 must have shape ({'dim' if self.problem.dim is None else self.problem.dim},); got {x.shape}")
         _check.finite(x, "x0")

@@ -160,12 +160,7 @@ def newton_sketch(
         raise ValueError(
             f"problem must have one coefficient per column of X; got {problem.dim} for {problem.X.shape[1]}: use minimize()"
         )
-    x = _check.array(x0, "x0")
-    if x.dtype.kind == "c":
-        raise TypeError(f"x0 must be real; got {x.dtype}")
-    if x.shape != (problem.dim,):
-        raise ValueError(f"x0 must have shape ({problem.dim},); got {x.shape}")
-    _check.finite(x, "x0")
+    x = _check.vector(x0, "x0", problem.dim)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable; got {callback!r}")
     family = distribution(sketch, wrap(problem.X))

@@ -170,10 +170,6 @@ class Evaluation:
         self._grad: np.ndarray | None = None
 
     @property
-    def _idx(self) -> np.ndarray | None:
-        return None if self.sample is None else self.sample.rows
-
-    @property
     def fun(self) -> float:
         if self._fun is None:
             self.counts.nfev += 1
@@ -195,9 +191,8 @@ class Evaluation:
 
     def hessian(self, sample: Sample | None = None) -> Hessian:
         """The Hessian of the same terms, or of those of another sample."""
-        rows = self._idx if sample is None else sample.rows
-        size = self.size if sample is None else sample.size
-        H = self.problem.hessian(self.x, *(() if rows is None else (rows,)))
+        which, size = (self._which, self.size) if sample is None else ((sample.rows,), sample.size)
+        H = self.problem.hessian(self.x, *which)
         return as_hessian(H, len(self.x), size, self.counts)
 
     def importance(self, scheme: str) -> np.ndarray:

@@ -250,11 +250,9 @@ def _residual(H: np.ndarray, g: np.ndarray, step: Step) -> float:
 
 
 def _vector(value: Any) -> np.ndarray:
-    g = _check.array(value, "g")
+    g = _check.real_array(value, "g")
     if g.ndim != 1 or g.size == 0:
         raise ValueError(f"g must have shape (d,), d at least 1; got {g.shape}")
-    if g.dtype.kind == "c":
-        raise TypeError(f"g must be real; got {g.dtype}")
     _check.finite(g, "g")
     return np.ascontiguousarray(g, dtype=np.float64)
 

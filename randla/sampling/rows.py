@@ -236,9 +236,7 @@ def sample_dpp(
 
 
 def _eigenvalues(value: Any, r: int) -> np.ndarray:
-    values = _check.array(value, "eigenvalues")
-    if values.dtype.kind == "c":
-        raise TypeError(f"eigenvalues must be real; got {values.dtype}")
+    values = _check.real_array(value, "eigenvalues")
     if values.shape != (r,):
         raise ValueError(f"eigenvalues must have shape ({r},), one for each column of the factor; got {values.shape}")
     _check.finite(values, "eigenvalues")
@@ -261,9 +259,7 @@ def inclusion_probabilities(scores: np.ndarray, k: int) -> np.ndarray:
 def _matrix_or_scores(value: Any) -> tuple[Any, np.ndarray | None]:
     sparse_or_operator = sp.issparse(value) or hasattr(value, "matvec")
     if as_row_blocks(value) is None and not sparse_or_operator and np.ndim(value) == 1:
-        scores = _check.array(value, "scores")
-        if scores.dtype.kind == "c":
-            raise TypeError(f"scores must be real; got {scores.dtype}")
+        scores = _check.real_array(value, "scores")
         _check.finite(scores, "scores")
         if len(scores) and scores.min() < 0:
             raise ValueError(f"scores must not be negative; got {scores.min():g}")

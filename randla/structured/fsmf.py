@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _check
+from ..result import HasStatus
 from ._als import Descent, descend
 from ._factors import closed_form
 from .supports import Witness, corner, masks, plan, rank_one_supports
@@ -42,7 +43,7 @@ class FSMFStatus(enum.Enum):
 
 
 @dataclasses.dataclass
-class FSMFResult:
+class FSMFResult(HasStatus):
     """A ~ X Y^T on fixed supports, with what is known about its optimality.
 
     Attributes
@@ -82,14 +83,6 @@ class FSMFResult:
     seed: int
     status: FSMFStatus
     history: list[dict[str, Any]] = dataclasses.field(repr=False)
-
-    @property
-    def message(self) -> str:
-        return self.status.value
-
-    @property
-    def success(self) -> bool:
-        return self.status.success
 
 
 def fsmf(

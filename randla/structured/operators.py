@@ -16,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from .. import _check, _cpu
 from ._merge import merged
+from ._places import kept, scattered, taken
 from .pattern import Chain, Pattern
 
 _PLANS = {
@@ -196,8 +197,8 @@ class Product(_Structured):
                 raise TypeError(f"factors[{s}] must be a KroneckerSparse; got {type(factor).__name__}")
         self.chain = Chain([factor.pattern for factor in self.factors])
         m, n = self.chain.shape
-        self.rows = None if rows is None else _kept(rows, m, "rows")
-        self.cols = None if cols is None else _kept(cols, n, "cols")
+        self.rows = None if rows is None else kept(rows, m, "rows")
+        self.cols = None if cols is None else kept(cols, n, "cols")
         shape = (m if self.rows is None else len(self.rows), n if self.cols is None else len(self.cols))
         super().__init__(np.result_type(*(factor.dtype for factor in self.factors)), shape)
         self._plans: dict[tuple[np.dtype, bool], Any] = {}
@@ -266,11 +267,11 @@ class Product(_Structured):
             flat = np.moveaxis(x, axis, 0).reshape(x.shape[axis], math.prod(rest))
         flat = flat.astype(dtype, order="K", copy=False)
         if self.cols is not None:
-            flat = _scattered(flat, self.cols, self.chain.shape[1])
+            flat = scattered(flat, self.cols, self.chain.shape[1])
         size, count = self.chain.shape[0], flat.shape[1]
         y = np.empty((count, size), dtype).T if batch_first else np.empty((size, count), dtype)
         self._plan(dtype).apply(flat, y)
-        y = y if self.rows is None else _taken(y, self.rows)
+        y = y if self.rows is None else taken(y, self.rows)
         return y.T.reshape(*rest, len(y)) if batch_first else np.moveaxis(y.reshape(len(y), *rest), 0, axis)
 
     def _times(self, other: Product) -> Any:
@@ -347,7 +348,7 @@ class Product(_Structured):
         dtype = np.result_type(self.dtype, b.dtype)
         self._require_regular("solve", dtype)
         x = _column(b).astype(dtype, copy=False)
-        x = x if self.rows is None else _scattered(x, self.rows, n)
+        x = x if self.rows is None else scattered(x, self.rows, n)
         for factor in self.factors:
             a, size, _, d = factor.pattern
             blocks = x.reshape(a, size, d, x.shape[1]).transpose(0, 2, 1, 3)
@@ -424,8 +425,8 @@ class Product(_Structured):
             raise ValueError(f"G must have shape {(self.shape[0], *x.shape[1:])}; got {g.shape}")
         dtype = np.result_type(self.dtype, x.dtype, g.dtype)
         inputs, outputs = _column(x).astype(dtype, copy=False), _column(g).astype(dtype, copy=False)
-        inputs = inputs if self.cols is None else _scattered(inputs, self.cols, self.chain.shape[1])
-        outputs = outputs if self.rows is None else _scattered(outputs, self.rows, self.chain.shape[0])
+        inputs = inputs if self.cols is None else scattered(inputs, self.cols, self.chain.shape[1])
+        outputs = outputs if self.rows is None else scattered(outputs, self.rows, self.chain.shape[0])
         dX, dw = np.empty_like(inputs), np.empty(self.n_params, dtype)
         self._plan(dtype, merge=False).gradient(inputs, outputs, dX, dw)
         gradients, at = [], 0
@@ -434,13 +435,13 @@ class Product(_Structured):
             values = dw[at : at + factor.n_params].reshape(a, d, b, c).transpose(0, 2, 3, 1)
             gradients.append(np.ascontiguousarray(_in_field(values, factor.dtype)))
             at += factor.n_params
-        dX = dX if self.cols is None else _taken(dX, self.cols)
+        dX = dX if self.cols is None else taken(dX, self.cols)
         return gradients[::-1], _in_field(dX, x.dtype).reshape(x.shape)
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write factors, rows and columns to a file in the .npz format, under this very name."""
         arrays: dict[str, Any] = {f"factor{i}": factor.values for i, factor in enumerate(self.factors)}
-        arrays |= {name: kept for name, kept in (("rows", self.rows), ("cols", self.cols)) if kept is not None}
+        arrays |= {name: places for name, places in (("rows", self.rows), ("cols", self.cols)) if places is not None}
         with open(file, "wb") as stream:
             np.savez(stream, **arrays)
 
@@ -478,43 +479,8 @@ def _product_of(factors: tuple[KroneckerSparse, ...], rows: np.ndarray | None, c
     return Product(factors, rows=rows, cols=cols)
 
 
-def _kept(value: Any, size: int, name: str) -> np.ndarray:
-    kept = np.asarray(value)
-    if kept.ndim != 1 or kept.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be a vector of integers; got {kept.dtype} of shape {kept.shape}")
-    if not len(kept):
-        raise ValueError(f"{name} must hold at least 1 number; got none")
-    if kept.min() < 0 or kept.max() >= size:
-        raise ValueError(f"{name} must be between 0 and {size - 1}; got {kept.min()} to {kept.max()}")
-    kept = kept.astype(np.int64)
-    if len(np.unique(kept)) != len(kept):
-        raise ValueError(f"{name} must be distinct; got {len(kept) - len(np.unique(kept))} repeated")
-    kept.flags.writeable = False
-    return kept
-
-
 def _column(x: np.ndarray) -> np.ndarray:
     return x[:, None] if x.ndim == 1 else x
-
-
-def _taken(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """x[rows] in the order of x: gathering along the wrong axis takes several times as long."""
-    return np.take(x.T, rows, axis=1).T if _by_columns(x) else np.take(x, rows, axis=0)
-
-
-def _by_columns(x: np.ndarray) -> bool:
-    return x.flags.f_contiguous and not x.flags.c_contiguous
-
-
-def _scattered(x: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
-    """Rows of x in their places among `size` rows, zeros elsewhere."""
-    if len(places) == size:
-        order = np.empty(size, np.int64)
-        order[places] = np.arange(size)
-        return _taken(x, order)
-    out = np.zeros((x.shape[1], size), x.dtype).T if _by_columns(x) else np.zeros((size, x.shape[1]), x.dtype)
-    out[places] = x
-    return out
 
 
 def _in_field(x: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from .. import _check
+from ..result import HasStatus
 from ._als import _normal
 from ._constraints import (
     Constraint,
@@ -61,7 +62,7 @@ class PalmStatus(enum.Enum):
 
 
 @dataclasses.dataclass
-class PalmResult:
+class PalmResult(HasStatus):
     """A ~ scale S_1 S_2 ... S_L with sparse factors.
 
     Attributes
@@ -89,14 +90,6 @@ class PalmResult:
     seed: int
     status: PalmStatus
     history: list[dict[str, Any]] = dataclasses.field(repr=False)
-
-    @property
-    def message(self) -> str:
-        return self.status.value
-
-    @property
-    def success(self) -> bool:
-        return self.status.success
 
     def to_dense(self) -> np.ndarray:
         """scale S_1 ... S_L."""
