@@ -11,8 +11,16 @@ from setuptools import setup
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SANITIZE = os.environ.get("RANDLA_SANITIZE", "")
 
-sources = ["bind.cpp", "bind_butterfly.cpp", "bind_factorize.cpp", "bind_glm.cpp", "bind_row_maps.cpp", "bind_sketch.cpp"]
-sources += ["dispatch.cpp", "parallel.cpp", "isa_baseline.cpp"]
+sources = [
+    "bind.cpp",
+    "bind_butterfly.cpp",
+    "bind_factorize.cpp",
+    "bind_glm.cpp",
+    "bind_learn.cpp",
+    "bind_row_maps.cpp",
+    "bind_sketch.cpp",
+]
+sources += ["dispatch.cpp", "memory.cpp", "parallel.cpp", "isa_baseline.cpp"]
 if X86:
     sources += ["isa_avx2.cpp", "isa_avx512.cpp"]
 

@@ -12,6 +12,7 @@ import numpy as np
 from figures import Progress
 from figures_optimize import one_core
 from figures_sketch import Calls, timed
+from figures_weights import bit_reversed, weights
 from scipy.linalg import hadamard
 
 import randla
@@ -29,6 +30,7 @@ GRADIENT = (1024, 512)
 TRANSFORM = (4096, 512)
 FACTORIZED = {"Hadamard": 1024, "DFT": 1024, "Hadamard + 10 % noise": 4096}
 DENSE_ROWS = 4096  # above which the dense matrix is not made
+SIZES, SIZES_BATCH = tuple(2**k for k in range(7, 17)), 64
 
 
 def smaller(n: int, quick: bool) -> int:
@@ -67,6 +69,21 @@ def products(quick: bool, progress: Progress) -> dict[str, Any]:
             times = with_reads(calls, quick, lambda text, n=n: progress(f"{n}: {text}"), 60)
             parts.append({"n": n, "batch": batch, "bytes": moved.nbytes, "times": times})
     return {"parts": parts}
+
+
+def sizes(quick: bool, progress: Progress) -> dict[str, Any]:
+    """One batch on one core for growing n, beside the dense product and lazylinop."""
+    parts = []
+    with one_core():
+        for n in SIZES[:2] if quick else SIZES:
+            P, X = butterfly(n), tensor((n, SIZES_BATCH), np.float32)
+            calls: Calls = {"butterfly": lambda P=P, X=X: P @ X, **reads(arrays_read(P, X)), **lazylinop_products(P, X)}
+            if n <= DENSE_ROWS:
+                M = P.to_dense()
+                calls["dense"] = lambda M=M, X=X: M @ X
+            times = with_reads(calls, quick, lambda text, n=n: progress(f"{n}: {text}"), 12)
+            parts.append({"n": n, "times": times})
+    return {"batch": SIZES_BATCH, "parts": parts}
 
 
 def vectors(quick: bool, progress: Progress) -> dict[str, Any]:
@@ -145,13 +162,6 @@ def transforms(quick: bool, progress: Progress) -> dict[str, Any]:
         return {"n": n, "batch": batch, "times": with_reads(calls, quick, progress, 60)}
 
 
-def bit_reversed(n: int) -> np.ndarray:
-    order = np.zeros(1, np.int64)
-    while len(order) < n:
-        order = np.concatenate([2 * order, 2 * order + 1])
-    return order
-
-
 def target(name: str, n: int) -> np.ndarray:
     if name == "DFT":
         k = np.arange(n)
@@ -204,4 +214,6 @@ GROUPS: dict[str, Callable[[bool, Progress], dict[str, Any]]] = {
     "butterfly-gradients": gradients,
     "butterfly-fwht": transforms,
     "butterfly-factorize": factorizations,
+    "butterfly-sizes": sizes,
+    "butterfly-weights": weights,
 }

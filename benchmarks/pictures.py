@@ -15,6 +15,12 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from randla.bench.measure import Timings
+from randla.structured.pattern import Chain
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
@@ -54,8 +60,7 @@ def leverage(record: dict[str, Any], path: Path) -> None:
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
-    plt.close(figure)
+    save(figure, path)
 
 
 # Colour by method, line by what is sampled; randla's defaults are thick.
@@ -97,8 +102,7 @@ def figure1(record: dict[str, Any], path: Path) -> None:
     names = [f"{text}, {kind}" for text, _ in METHODS.values() for kind, _, _ in VARIANTS.values()]
     shown = {name: known[name] for name in [*names, *(f"scipy {name}" for name in PEERS)] if name in known}
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
-    plt.close(figure)
+    save(figure, path)
 
 
 def styled(curves: dict[str, list[dict[str, list[float]]]]) -> list[tuple[dict[str, Any], dict[str, list[float]]]]:
@@ -120,8 +124,106 @@ def first_seconds(curves: dict[str, list[dict[str, list[float]]]]) -> float:
     return 0.7 * min(curve["seconds"][1] for those in curves.values() for curve in those if len(curve["seconds"]) > 1)
 
 
+SUPPORT_COLORS = ListedColormap(["#f2f2f2", "#9cc3de", "#1b6ca8"])
+CHAINS = {
+    "dyadic": Chain.dyadic(16),
+    "Monarch": Chain.monarch(16, 16, 4, 4),
+    "deformable": Chain.deformable([(3, 4), (4, 2), (2, 2)]),
+    "low rank": Chain.low_rank(16, 16, 3),
+}
+
+
+def supports(path: Path) -> None:
+    """The places of the factors' numbers, a row for each chain, with the dense block of one of them filled."""
+    width = max(len(chain) for chain in CHAINS.values())
+    figure, grid = plt.subplots(len(CHAINS), width + 1, figsize=(2.1 * width + 2.1, 2.2 * len(CHAINS)), layout="constrained")
+    for (name, chain), row in zip(CHAINS.items(), grid, strict=True):
+        for axes, pattern in zip(row[1:], chain, strict=False):
+            image = pattern.to_dense().astype(float)
+            first = image.copy()
+            first[:, :] = 0
+            a, b, c, d = pattern
+            first[0 : b * d : d, 0 : c * d : d] = 1
+            axes.imshow(image + first, cmap=SUPPORT_COLORS, vmin=0, vmax=2)
+            axes.set_title(f"({a}, {b}, {c}, {d})", fontsize=10)
+            axes.set(xticks=[], yticks=[], xlabel=f"{image.shape[0]} x {image.shape[1]}")
+        for axes in row[1 + len(chain) :]:
+            axes.axis("off")
+        row[0].axis("off")
+        m, n = chain.shape
+        text = f"{name}\n{m} x {n}\n{chain.n_params} parameters\nfor {m * n} entries"
+        row[0].text(0.5, 0.5, text, ha="center", va="center", fontsize=11, transform=row[0].transAxes)
+    save(figure, path)
+
+
+FAMILIES = {"low rank": "#c8553d", "two factors": "#1b6ca8", "three and more factors": "#3a8f5c"}
+
+
+def weights(record: dict[str, Any], path: Path) -> None:
+    """Relative error over parameters, and under it the bound that no product of that family can beat."""
+    figure, row = plt.subplots(1, len(record["parts"]), figsize=(4.4 * len(record["parts"]), 4), layout="constrained")
+    for axes, part in zip(row, record["parts"], strict=True):
+        for name, color in FAMILIES.items():
+            if name in part["curves"]:
+                curve = part["curves"][name]
+                axes.plot(curve["fraction"], curve["error"], "o-", color=color, markersize=4, label=name)
+                axes.fill_between(curve["fraction"], curve["bound"], curve["error"], color=color, alpha=0.25, linewidth=0)
+        m, n = part["shape"]
+        axes.set(xscale="log", yscale="log", xlabel="parameters / entries")
+        axes.set_title(f"{part['name']}, {m:,} x {n:,}", fontsize=10)
+        axes.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["2 %", "5 %", "10 %", "20 %", "50 %"])
+        axes.xaxis.set_minor_locator(NullLocator())
+        low = max(1e-6, min(min(curve["bound"]) for curve in part["curves"].values()))
+        axes.set_ylim(low / 1.2, 1.1)
+        ticks = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1) if low < 0.001 else (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
+        ticks = tuple(t for t in ticks if t > low / 1.2)
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.spines[["top", "right"]].set_visible(False)
+    row[0].set_ylabel("relative error (Frobenius)")
+    row[0].legend(frameon=False)
+    save(figure, path)
+
+
+WAYS = {
+    "dense": ("dense matrix (BLAS)", "#2f2f2f", "--"),
+    "lazylinop": ("lazylinop", "#c8553d", "-"),
+    "butterfly": ("randla", "#1b6ca8", "-"),
+    "read": ("one read of input, output and values", "#9a9a9a", ":"),
+}
+
+
+def sizes(record: dict[str, Any], path: Path) -> None:
+    """Time of one product over n."""
+    figure, axes = plt.subplots(figsize=(6.2, 4.2), layout="constrained")
+    for name, (label, color, line) in WAYS.items():
+        points = [
+            (part["n"], 1e3 * min(times.median(key) for key in keys))
+            for part in record["parts"]
+            if (times := Timings(part["times"])) and (keys := [key for key in times if key.split()[0] == name])
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o", color=color, linestyle=line, markersize=4, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="n", ylabel="milliseconds")
+    axes.set_xscale("log", base=2)
+    axes.set_title(f"dyadic butterfly of n x n times n x {record['batch']}, float32, one core", fontsize=10)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+    plt.close(figure)
+
+
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
+    supports(IMAGES / "supports.png")
+    structured = json.loads((RESULTS / "structured.json").read_text())["groups"]
+    for name, draw in {"weights": weights, "sizes": sizes}.items():
+        if f"butterfly-{name}" in structured:
+            draw(structured[f"butterfly-{name}"], IMAGES / f"butterfly-{name}.png")
     leverage(json.loads((RESULTS / "leverage.json").read_text())["groups"]["sampled"], IMAGES / "leverage.png")
     if (RESULTS / "figure1.json").exists():
         figure1(json.loads((RESULTS / "figure1.json").read_text()), IMAGES / "figure1.png")

@@ -77,3 +77,33 @@ def test_groups_run_and_give_figures(name, benchmarks, tmp_path, one_blas_thread
     assert all(np.isfinite(row.ratio) and row.ratio > 0 for row in rows)
     shown = capsys.readouterr().out
     assert all(row.problem in shown for row in rows)
+
+
+def drawn(benchmarks, path, draw, record):  # noqa: F811
+    image = benchmarks("matplotlib.pyplot").imread
+    getattr(benchmarks("pictures"), draw)(*([record] if record else []), path)
+    pixels = image(path)
+    assert min(pixels.shape[:2]) > 300
+    assert pixels[..., :3].std() > 0.02
+    return pixels
+
+
+def test_times_over_sizes_are_drawn(benchmarks, tmp_path, one_blas_thread):  # noqa: F811
+    record = measured(benchmarks, tmp_path, "structured", ["butterfly-sizes"])["groups"]["butterfly-sizes"]
+    assert [part["n"] for part in record["parts"]] == [128, 256]
+    drawn(benchmarks, tmp_path / "sizes.png", "sizes", record)
+
+
+def test_errors_over_parameters_are_bounded_and_drawn(benchmarks, tmp_path, one_blas_thread, data_file):  # noqa: F811
+    data_file("mnist_t10k-images-idx3-ubyte.gz")
+    record = measured(benchmarks, tmp_path, "structured", ["butterfly-weights"])["groups"]["butterfly-weights"]
+    assert len(record["parts"]) == 3
+    for part in record["parts"]:
+        assert part["curves"]
+        for curve in part["curves"].values():
+            assert all(0 <= bound <= error * (1 + 1e-9) for bound, error in zip(curve["bound"], curve["error"], strict=True))
+    drawn(benchmarks, tmp_path / "weights.png", "weights", record)
+
+
+def test_supports_of_chains_are_drawn(benchmarks, tmp_path):  # noqa: F811
+    drawn(benchmarks, tmp_path / "supports.png", "supports", None)

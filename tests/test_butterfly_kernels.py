@@ -233,6 +233,122 @@ def test_python_threads_may_share_a_product(dtype):
             assert {digest(Y) for Y in pool.map(lambda _: P @ X, range(8))} == {expected}  # noqa: B023
 
 
+@pytest.fixture
+def no_kept_memory():
+    _cpu.release_memory()
+    yield
+    _cpu.release_memory()
+
+
+MEGABYTE = 1 << 20
+
+
+def test_memory_of_dead_results_is_used_again(no_kept_memory):
+    P, X = random_product(Chain.dyadic(1024), np.float32), np.ones((1024, 512), np.float32)
+    Y = P @ X
+    expected, address, kept = Y.copy(), Y.ctypes.data, _cpu.kept_memory()
+    part = Y[3:, ::2]
+    del Y
+    assert _cpu.kept_memory() == kept, "a view lives"
+    held = [P @ X for _ in range(3)]
+    np.testing.assert_array_equal(part, expected[3:, ::2])
+    assert all(Z.flags.writeable and Z.flags.c_contiguous and Z.flags.aligned for Z in held)
+    assert len({address, *(Z.ctypes.data for Z in held)}) == 4
+    del part
+    assert _cpu.kept_memory() >= kept + 2 * MEGABYTE
+    again = P @ X
+    assert again.ctypes.data == address
+    np.testing.assert_array_equal(again, expected)
+    for Z in held:
+        np.testing.assert_array_equal(Z, expected)
+
+
+def test_kept_memory_is_limited(no_kept_memory):
+    arrays = [_cpu.empty(np.dtype(np.uint8), (k * MEGABYTE,)) for k in (1, 30, 20, 40, 65, 3)]
+    assert _cpu.kept_memory() == 0
+    while arrays:
+        arrays.pop(0)
+        assert _cpu.kept_memory() <= 64 * MEGABYTE
+    assert _cpu.kept_memory() == 63 * MEGABYTE, "the oldest go first, larger ones are never kept"
+    small = [_cpu.empty(np.dtype(np.uint8), (40_000 + 4096 * k,)) for k in range(200)]
+    small.clear()
+    assert 0 < _cpu.kept_memory() < 16 * MEGABYTE, "few pieces are kept"
+    _cpu.release_memory()
+    assert _cpu.kept_memory() == 0
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 5), (7,), (100, 100), (1 << 19,), (2, 3 << 20)])
+def test_new_arrays_have_their_shape_and_are_writeable(shape, dtype):
+    A = _cpu.empty(dtype, shape)
+    assert A.shape == shape
+    assert A.dtype == dtype
+    assert A.flags.c_contiguous
+    A[...] = 1
+    assert (A == 1).all()
+
+
+def test_impossible_arrays_are_refused():
+    with pytest.raises(ValueError, match="shapes must be those of arrays"):
+        _cpu.empty(np.dtype(np.float64), (3, -1))
+    with pytest.raises(ValueError, match="shapes must be those of arrays"):
+        _cpu.empty(np.dtype(np.float64), (1 << 40, 1 << 40))
+    with pytest.raises(MemoryError):
+        _cpu.empty(np.dtype(np.float64), (1 << 58,))
+
+
+def test_results_of_python_threads_stay_apart(no_kept_memory):
+    P, X = random_product(Chain.dyadic(256), np.float64), random((256, 80), np.float64, np.random.default_rng(10))
+    inputs = [X * 2.0**k for k in range(8)]
+    expected = P @ X
+
+    def products(k):
+        found = []
+        for _ in range(40):
+            found = [*found[-2:], P @ inputs[k]]
+            if any(not np.array_equal(Y, expected * 2.0**k) for Y in found):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(products, range(8)))
+
+
+def test_forked_children_multiply(no_kept_memory):
+    code = """
+import os, numpy as np
+from product_oracles import random_product
+from randla.structured.pattern import Chain
+import randla
+randla.set_num_threads(2)
+P, X = random_product(Chain.dyadic(256), np.float32), np.ones((256, 300), np.float32)
+Y = P @ X
+expected = Y.copy()
+for _ in range(5):
+    child = os.fork()
+    if not child:
+        same = all(np.array_equal(P @ X, expected) for _ in range(5)) and np.array_equal(Y, expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(P @ X, expected)
+"""
+    run = child(code)
+    assert run.returncode == 0, run.stderr
+
+
+def test_results_that_leave_the_caches_have_the_same_bits(dtype):
+    # Rows of whole lines at aligned places are written past the caches, others are not.
+    P, rng = random_product(Chain.dyadic(1024), dtype), np.random.default_rng(11)
+    batch = (9 << 20) // (1024 * dtype.itemsize) // 64 * 64
+    X = random((1024, batch), dtype, rng)
+    expected = np.concatenate([P @ X[:, j : j + 65] for j in range(0, batch, 65)], axis=1)
+    odd = np.empty(expected.size + 5, dtype)[5:].reshape(expected.shape)
+    for threads in THREADS:
+        randla.set_num_threads(threads)
+        np.testing.assert_array_equal(P @ X, expected)
+        np.testing.assert_array_equal(P.apply(X, out=odd), expected)
+        np.testing.assert_array_equal(P.apply(X.T.copy(), -1), expected.T)
+
+
 FIVE = np.ones((5, 3))
 PATTERNS, VALUES = [(1, 5, 2, 1), (1, 2, 4, 1)], [np.ones((1, 1, 5, 2)), np.ones((1, 1, 2, 4))]
 
@@ -272,6 +388,15 @@ def test_calls_that_would_touch_other_memory_are_refused(call, message):
         call()
 
 
+def test_plans_leave_what_they_do_not_take_as_it_is_to_python():
+    odd = np.ndarray((4, 3), np.float64, np.zeros(97, np.uint8), 1)
+    between = np.zeros(4, [("x", np.float64), ("y", np.int32)])["x"]
+    for X, first in ((np.ones((3, 4)), False), (np.ones((4, 3)), True), (np.ones(4), True), (odd, False), (between, False)):
+        assert plan().multiply(X, first) is None
+    for X in (np.ones(()), np.ones((4, 1, 1))):
+        assert plan().multiply(X, False) is None
+
+
 def test_arrays_that_cannot_be_written_to_are_refused():
     X, Y = np.ones((4, 3)), np.ones((5, 3))
     Y.flags.writeable = False
@@ -280,5 +405,7 @@ def test_arrays_that_cannot_be_written_to_are_refused():
     for wrong in (np.ones((5, 3), np.float32), Y.tolist()):
         with pytest.raises(TypeError, match="incompatible function arguments"):
             plan().apply(X, wrong)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        plan().multiply(X.astype(np.float32), False)
     with pytest.raises(TypeError, match="incompatible function arguments"):
         plan().gradient(X, FIVE, X.copy(), np.ones(36)[::2])

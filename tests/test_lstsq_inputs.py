@@ -403,7 +403,8 @@ def test_tall_problem_needs_little_memory_beside_the_input(method, order):
 
 
 INTERRUPTED = """
-import sys, numpy as np, randla
+import signal, sys, numpy as np, randla
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with this signal ignored
 rng = np.random.default_rng(1)
 A, b = rng.standard_normal((200_000, 60)), rng.standard_normal(200_000)
 randla.lstsq(A, b, method="lsqr", rng=1)
@@ -422,14 +423,14 @@ def test_ctrl_c_ends_a_long_solve_with_keyboard_interrupt():
     # -P: the package that runs here, not a folder of that name in the current directory.
     environment = {**os.environ, "PYTHONPATH": str(Path(randla.__file__).parents[1])}
     command = [sys.executable, "-P", "-W", "ignore", "-c", INTERRUPTED]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert child.stdout.readline() == "running\n"
-        time.sleep(0.5)
-        child.send_signal(signal.SIGINT)
-        out, _ = child.communicate(timeout=60)
-    finally:
-        child.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        try:
+            assert child.stdout.readline() == "running\n"
+            time.sleep(0.5)
+            child.send_signal(signal.SIGINT)
+            out, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert child.returncode == 17
     assert out.endswith("interrupted\n")
 

@@ -135,6 +135,63 @@ def test_any_axis_of_arrays_of_many_dimensions(shape, dtype):
         np.testing.assert_allclose(X @ P.T, expected, rtol=0, atol=300 * np.finfo(dtype).eps)
 
 
+def outputs(shape, dtype):
+    """Places for a result, in every layout."""
+    wide = np.zeros([2 * length + 1 for length in shape], dtype)
+    memory = np.zeros(int(np.prod(shape)) * dtype.itemsize + 1, np.uint8)
+    yield from (np.empty(shape, dtype), np.empty(shape, dtype, order="F"), wide[tuple(slice(1, None, 2) for _ in shape)])
+    yield np.empty(shape, dtype)[::-1]
+    yield np.ndarray(shape, dtype, memory, 1)
+
+
+@pytest.mark.parametrize("shape", [(64,), (64, 1), (64, 70), (70, 64), (3, 64, 5), (2, 3, 64), (0, 64)])
+def test_results_go_where_they_are_wanted(shape, dtype):
+    rng = np.random.default_rng(15)
+    factors = random_product(Chain.deformable([(3, 4), (5, 16)]), dtype).factors
+    axis = shape.index(64)
+    for P in (Product(factors), Product(factors, rows=rng.permutation(15)[:9]), Product(factors, cols=rng.permutation(64))):
+        X = random(shape, dtype, rng)
+        for x in (X, np.asfortranarray(X), X.real.astype(np.float32)):
+            expected = P.apply(x, axis)
+            for out in outputs(expected.shape, expected.dtype):
+                assert P.apply(x, axis, out=out) is out
+                np.testing.assert_array_equal(out, expected)
+    K = factors[-1]
+    out = np.empty((*shape[:axis], K.shape[0], *shape[axis + 1 :]), dtype)
+    assert K.apply(X, axis, out=out) is out
+    np.testing.assert_array_equal(out, K.apply(X, axis))
+
+
+def test_results_beside_the_input_in_one_array():
+    P, both = random_product(Chain.dyadic(8), np.float64), np.random.default_rng(16).standard_normal((8, 10))
+    expected = P @ both[:, ::2]
+    P.apply(both[:, ::2], out=both[:, 1::2])
+    np.testing.assert_array_equal(both[:, 1::2], expected)
+
+
+READ_ONLY = np.ones((8, 3))
+READ_ONLY.flags.writeable = False
+SHARED = np.ones((8, 4))
+
+
+@pytest.mark.parametrize(
+    ("X", "out", "error", "message"),
+    [
+        (np.ones((8, 3)), [[0.0]], TypeError, "out must be an array of dtype float64; got list"),
+        (np.ones((8, 3)), np.ones((8, 3), np.float32), TypeError, "out must be an array of dtype float64; got float32"),
+        (np.ones((8, 3), np.complex64), np.ones((8, 3)), TypeError, "out must be an array of dtype complex128; got float64"),
+        (np.ones((8, 3)), np.ones((3, 8)), ValueError, r"writeable and of shape \(8, 3\); got shape \(3, 8\)"),
+        (np.ones((8, 3)), READ_ONLY, ValueError, r"writeable and of shape \(8, 3\); got shape \(8, 3\), read-only"),
+        (SHARED[:, :3], SHARED[:, 1:], ValueError, "out must not share memory with X"),
+        (SHARED, SHARED, ValueError, "out must not share memory with X"),
+    ],
+)
+def test_bad_places_for_results_are_refused(X, out, error, message):
+    for operator in (DYADIC, DYADIC.factors[0]):
+        with pytest.raises(error, match=message):
+            operator.apply(X, out=out)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint16, np.bool_])
 def test_integers_count_as_float64(kind):
     X = np.random.default_rng(6).integers(0, 2, (8, 5)).astype(kind)

@@ -163,6 +163,7 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   bind_glm(m);
   bind_butterfly(m);
   bind_factorize(m);
+  bind_learn(m);
   bind<float>(m);
   bind<double>(m);
 }

@@ -63,5 +63,6 @@ void bind_row_maps(py::module_& m);
 void bind_glm(py::module_& m);
 void bind_butterfly(py::module_& m);
 void bind_factorize(py::module_& m);
+void bind_learn(py::module_& m);
 
 }  // namespace randla::cpu

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "cpu/bind.h"
+#include "cpu/memory.h"
 
 namespace randla::cpu {
 namespace {
@@ -24,6 +25,29 @@ template <class R>
 struct RealOf<std::complex<R>> {
   using type = R;
 };
+
+constexpr py::ssize_t kOwnBytes = 32 * 1024;  // from where on results lie in memory that is used again
+
+// An array of any contents.
+py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape) {
+  py::ssize_t bytes = dtype.itemsize();
+  for (const py::ssize_t length : shape) {
+    RANDLA_REQUIRE(length >= 0 && !__builtin_mul_overflow(bytes, length, &bytes), "shapes must be those of arrays");
+  }
+  if (bytes < kOwnBytes) return py::array(dtype, std::move(shape));
+  struct Owned {
+    size_t bytes;
+    void* data;
+  };
+  auto owned = std::make_unique<Owned>(Owned{static_cast<size_t>(bytes), nullptr});
+  owned->data = take_memory(owned->bytes);
+  void* const data = owned->data;
+  const py::capsule owner(owned.release(), [](void* p) {
+    const std::unique_ptr<Owned> own(static_cast<Owned*>(p));
+    give_memory(own->data, own->bytes);
+  });
+  return py::array(dtype, std::move(shape), data, owner);
+}
 
 template <class E>
 class Butterfly {
@@ -57,13 +81,30 @@ class Butterfly {
     const Matrix<const T> x = real_view(X);
     const Matrix<T> y = mutable_real_view(Y);
     RANDLA_REQUIRE(x.rows == inputs_ && y.rows == outputs_ && x.cols == y.cols, "X and Y must fit the stages");
-    const bool few = x.cols <= kFewColumns;
-    if (few) std::call_once(ordered_, [this] { order(); });
-    py::gil_scoped_release release;
-    if (few)
-      for (int64_t j = 0; j < x.cols; ++j) apply_to_column(x, y, j);
-    else
-      (pairs ? kernels<T>().butterfly_pairs : kernels<T>().butterfly)(stages_.data(), count(), x, y, rows_);
+    run(x, y);
+  }
+
+  // A new array for (n,), (n, batch) or, batch first, (batch, n); None for what Python must look at.
+  py::object multiply(const Array<E>& X, bool batch_first) {
+    const py::ssize_t dims = X.ndim(), rows = batch_first ? 1 : 0;
+    constexpr auto size = static_cast<py::ssize_t>(sizeof(E));
+    if (dims < 1 || dims > 2 || rows >= dims || X.shape(rows) != inputs_) return py::none();
+    if (X.strides(0) % size || X.strides(dims - 1) % size || reinterpret_cast<uintptr_t>(X.data()) % alignof(E)) return py::none();
+    std::vector<py::ssize_t> shape(X.shape(), X.shape() + dims);
+    shape[static_cast<size_t>(rows)] = outputs_;
+    Array<E> Y = new_array(py::dtype::of<E>(), std::move(shape));
+    if (dims == 1) {
+      run({reinterpret_cast<const T*>(X.data()), inputs_, 1, inputs_ == 1 ? P : P * (X.strides(0) / size), P},
+          {reinterpret_cast<T*>(Y.mutable_data()), outputs_, 1, P, P});
+    } else {
+      const Matrix<const T> x = real_view(X);
+      const Matrix<T> y = mutable_real_view(Y);
+      if (batch_first)
+        run({x.data, x.cols, x.rows, x.col_stride, x.row_stride}, {y.data, y.cols, y.rows, y.col_stride, y.row_stride});
+      else
+        run(x, y);
+    }
+    return std::move(Y);
   }
 
   void gradient(Array<E> X, Array<E> G, Array<E> dX, Values dw) {
@@ -89,35 +130,49 @@ class Butterfly {
   }
   int64_t count() const { return static_cast<int64_t>(stages_.size()); }
 
+  void run(Matrix<const T> x, Matrix<T> y) {
+    const bool few = x.cols <= kFewColumns;
+    if (few) std::call_once(ordered_, [this] { order(); });
+    py::gil_scoped_release release;
+    if (few)
+      apply_to_columns(x, y);
+    else
+      (pairs ? kernels<T>().butterfly_pairs : kernels<T>().butterfly)(stages_.data(), count(), x, y, rows_);
+  }
+
   // Once: callers of an interpreter without a global lock may come together.
   void order() {
-    int64_t blocks;
-    const int64_t taken = kernels<T>().short_stages(stages_.data(), count(), &blocks);
+    std::vector<int64_t> blocks(stages_.size());
+    kernels<T>().lane_blocks(stages_.data(), count(), blocks.data());
     std::vector<ButterflyStage<T>> lanes = stages_;
-    for (int64_t q = 0; q < count(); ++q) {
-      ButterflyStage<T>& s = lanes[static_cast<size_t>(q)];
+    for (size_t q = 0; q < lanes.size(); ++q) {
+      ButterflyStage<T>& s = lanes[q];
       lane_values_.emplace_back(static_cast<size_t>(s.a * s.b * s.c * s.d * P * P));
       T* to = lane_values_.back().data();
-      (pairs ? kernels<T>().order_for_lanes_pairs : kernels<T>().order_for_lanes)(s, q < taken ? blocks : 0, to);
+      (pairs ? kernels<T>().order_for_lanes_pairs : kernels<T>().order_for_lanes)(s, blocks[q], to);
       s.values = to;
     }
     lanes_ = std::move(lanes);
+    blocks_ = std::move(blocks);
   }
 
-  void apply_to_column(Matrix<const T> x, Matrix<T> y, int64_t j) const {
+  void apply_to_columns(Matrix<const T> x, Matrix<T> y) const {
     const auto kernel = pairs ? kernels<T>().butterfly_vector_pairs : kernels<T>().butterfly_vector;
     const bool direct_x = x.row_stride == P, direct_y = y.row_stride == P;
-    const std::unique_ptr<T[]> memory(new T[static_cast<size_t>((2 * rows_ + inputs_ + outputs_) * P)]);
-    T *scratch = memory.get(), *in = scratch + 2 * rows_ * P, *out = in + inputs_ * P;
-    for (int64_t i = 0; !direct_x && i < inputs_; ++i)
-      for (int64_t p = 0; p < P; ++p) in[i * P + p] = x.at(i, j)[p];
-    kernel(lanes_.data(), count(), direct_x ? x.at(0, j) : in, direct_y ? y.at(0, j) : out, scratch, rows_);
-    for (int64_t i = 0; !direct_y && i < outputs_; ++i)
-      for (int64_t p = 0; p < P; ++p) y.at(i, j)[p] = out[i * P + p];
+    const Reused<T> memory((2 * rows_ + inputs_ + outputs_) * P);
+    T *scratch = memory.data, *in = scratch + 2 * rows_ * P, *out = in + inputs_ * P;
+    for (int64_t j = 0; j < x.cols; ++j) {
+      for (int64_t i = 0; !direct_x && i < inputs_; ++i)
+        for (int64_t p = 0; p < P; ++p) in[i * P + p] = x.at(i, j)[p];
+      kernel(lanes_.data(), blocks_.data(), count(), direct_x ? x.at(0, j) : in, direct_y ? y.at(0, j) : out, scratch, rows_);
+      for (int64_t i = 0; !direct_y && i < outputs_; ++i)
+        for (int64_t p = 0; p < P; ++p) y.at(i, j)[p] = out[i * P + p];
+    }
   }
 
   std::vector<std::vector<T>> values_, lane_values_;
   std::vector<ButterflyStage<T>> stages_, lanes_;
+  std::vector<int64_t> blocks_;
   std::once_flag ordered_;
   int64_t inputs_ = 0, outputs_ = 0, rows_ = 0, parameters_ = 0;
 };
@@ -128,6 +183,7 @@ void bind_type(py::module_& m, const char* name) {
       .def(py::init<const std::vector<std::array<int64_t, 4>>&, const std::vector<py::array_t<E, py::array::c_style>>&>(),
            py::arg("patterns"), py::arg("values"))
       .def("apply", &Butterfly<E>::apply, py::arg("X").noconvert(), py::arg("Y").noconvert())
+      .def("multiply", &Butterfly<E>::multiply, py::arg("X").noconvert(), py::arg("batch_first"))
       .def("gradient", &Butterfly<E>::gradient, py::arg("X").noconvert(), py::arg("G").noconvert(), py::arg("dX").noconvert(),
            py::arg("dw").noconvert());
 }
@@ -135,6 +191,9 @@ void bind_type(py::module_& m, const char* name) {
 }  // namespace
 
 void bind_butterfly(py::module_& m) {
+  m.def("empty", &new_array, py::arg("dtype"), py::arg("shape"));
+  m.def("kept_memory", &kept_memory);
+  m.def("release_memory", &release_memory);
   bind_type<float>(m, "ButterflyFloat32");
   bind_type<double>(m, "ButterflyFloat64");
   bind_type<std::complex<float>>(m, "ButterflyComplex64");

@@ -1,4 +1,4 @@
-// The part of randla._cpu that maps the rows of a matrix: their norms and their Gram matrix.
+// The part of randla._cpu that maps the rows of a matrix: their products with a block, norms, Gram matrix.
 
 #include <pybind11/stl.h>
 
@@ -53,7 +53,26 @@ void gram_of(Kernel kernel, const View& a, int64_t n, const std::optional<Double
 }
 
 template <class T>
+void csr_product(const Array<T>& values, const py::array& indptr, const py::array& indices, const Array<T>& X, Array<T>& out,
+                 bool complex) {
+  const int64_t parts = complex ? 2 : 1;
+  RANDLA_REQUIRE(values.ndim() == 1 && values.shape(0) == parts * indices.shape(0), "values must be one for every index");
+  RANDLA_REQUIRE((values.flags() & py::array::c_style) != 0, "CSR parts must be contiguous");
+  // The view compares lengths: that of the values has been looked at.
+  Csr<T> a = csr_view(complex ? Array<T>(values[py::slice(0, indices.shape(0), 1)]) : values, indptr, indices, 0);
+  const auto x = view(X);
+  const auto to = mutable_view(out);
+  a.values = values.data(), a.cols = x.rows;
+  require_output(to, a.rows, x.cols);
+  RANDLA_REQUIRE(x.cols % parts == 0, "complex columns are pairs");
+  py::gil_scoped_release release;
+  (complex ? kernels<T>().csr_product_complex : kernels<T>().csr_product)(a, x, to);
+}
+
+template <class T>
 void bind_type(py::module_& m) {
+  m.def("csr_product", &csr_product<T>, py::arg("values").noconvert(), py::arg("indptr"), py::arg("indices"),
+        py::arg("X").noconvert(), py::arg("out").noconvert(), py::arg("complex") = false);
   const auto T_ = py::arg("T").noconvert();
   m.def(
       "row_norms",

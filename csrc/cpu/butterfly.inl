@@ -6,8 +6,12 @@
 namespace randla::cpu {
 namespace {
 
-constexpr int64_t kButterflyTile = 4096 * 1024;  // bytes of a tile: wider rows pay even from the last cache
-constexpr int64_t kButterflyRun = 16 * 1024;    // bytes of the rows that a run of stages works on: a third of the first-level cache
+constexpr int64_t kButterflyTile = 4096 * 1024;    // bytes of a tile: wider rows pay even from the last cache
+constexpr int64_t kButterflyRun = 16 * 1024;       // bytes of the rows of a run of stages: a third of the first-level cache
+constexpr int64_t kNeighbours = 8;                 // rows taken of places far apart, which share few places in the caches
+constexpr int64_t kPackRows = 128;                 // that columns are packed into at a time, to stay in the first-level cache
+constexpr int64_t kButterflyFar = 512 * 1024;      // bytes of a matrix whose rows are fetched ahead: pieces of rows no processor foresees
+constexpr int64_t kButterflyStream = 8192 * 1024;  // bytes of a result that is written past the caches, which it would not stay in
 
 // (re, im) -> (-im, re) in every pair of a vector.
 template <class T, class V>
@@ -22,6 +26,26 @@ inline __attribute__((always_inline)) V turned(V x) {
   return (V)((Words)__builtin_shuffle(x, swap) ^ sign);
 }
 
+// Stores a vector; Stream: past the caches, for rows of whole cache lines.
+template <bool Stream, class T, class V>
+inline __attribute__((always_inline)) void put(T* to, V v) {
+#if RANDLA_X86 && RANDLA_NATIVE_BYTES == 64
+  if constexpr (Stream) return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
+#elif RANDLA_X86 && RANDLA_NATIVE_BYTES == 32
+  if constexpr (Stream) return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v);
+#elif RANDLA_X86
+  if constexpr (Stream) return _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)v);
+#endif
+  __builtin_memcpy(to, &v, sizeof(V));
+}
+
+// After the last `put`, before other threads read.
+inline void finish_stream() {
+#if RANDLA_X86
+  _mm_sfence();
+#endif
+}
+
 // Vectors of the batch, of real numbers or of pairs (re, im).
 template <class T, bool Pairs>
 struct Columns {
@@ -31,7 +55,7 @@ struct Columns {
 };
 
 // Rows out[j] = sum_k w[j c + k] in[k] for B rows out and C in, all of N vectors. The rows may be the same.
-template <class T, bool Pairs, int N, int B, int C, class In, class Out>
+template <class T, bool Pairs, int N, int B, int C, bool Stream, class In, class Out>
 inline __attribute__((always_inline)) void small_block(const T* w, const In& in, const Out& out) {
   using Col = Columns<T, Pairs>;
   using V = typename Col::V;
@@ -53,12 +77,12 @@ inline __attribute__((always_inline)) void small_block(const T* w, const In& in,
         y[v] += x[k][v] * w[(j * C + k) * P];
         if constexpr (Pairs) y[v] += t[k][v] * w[(j * C + k) * P + 1];
       }
-    for (int v = 0; v < N; ++v) __builtin_memcpy(out(j) + v * Col::L, &y[v], sizeof(V));
+    for (int v = 0; v < N; ++v) put<Stream>(out(j) + v * Col::L, y[v]);
   }
 }
 
 // Any b and c, rows out and in apart; four rows out at a time.
-template <class T, bool Pairs, int N, int R, class In, class Out>
+template <class T, bool Pairs, int N, int R, bool Stream, class In, class Out>
 inline __attribute__((always_inline)) void block_rows(const T* w, int64_t j0, int64_t c, const In& in, const Out& out) {
   using Col = Columns<T, Pairs>;
   using V = typename Col::V;
@@ -79,7 +103,7 @@ inline __attribute__((always_inline)) void block_rows(const T* w, int64_t j0, in
     }
   }
   for (int j = 0; j < R; ++j)
-    for (int v = 0; v < N; ++v) __builtin_memcpy(out(j0 + j) + v * Col::L, &y[j][v], sizeof(V));
+    for (int v = 0; v < N; ++v) put<Stream>(out(j0 + j) + v * Col::L, y[j][v]);
 }
 
 // Stages [first, last) leave rows apart whose numbers differ modulo `stride` or in the block of 1 / `blocks` of all rows.
@@ -94,7 +118,7 @@ struct RunRows {
   int64_t per_stride, per_neighbour;
 };
 
-template <class T, bool Pairs, int N>
+template <class T, bool Pairs, int N, bool Stream = false>
 __attribute__((noinline)) void butterfly_stage(const ButterflyStage<T>& s, const StageRun& run, int64_t I, int64_t l0, int64_t some,
                                                RunRows<const T> in, RunRows<T> out) {
   using Col = Columns<T, Pairs>;
@@ -109,22 +133,37 @@ __attribute__((noinline)) void butterfly_stage(const ButterflyStage<T>& s, const
         auto row_in = [&](int64_t k) { return from + k * step_in; };
         auto row_out = [&](int64_t j) { return to + j * step_out; };
         if (s.b == 2 && s.c == 2) {
-          small_block<T, Pairs, N, 2, 2>(w, row_in, row_out);
+          small_block<T, Pairs, N, 2, 2, Stream>(w, row_in, row_out);
         } else if (s.b == 4 && s.c == 4) {
           constexpr int H = Pairs ? 1 : N > 2 ? 2 : N;  // what the registers hold
           for (int h = 0; h < N; h += H)
-            small_block<T, Pairs, H, 4, 4>(w, [&](int64_t k) { return row_in(k) + h * Col::L; },
-                                           [&](int64_t j) { return row_out(j) + h * Col::L; });
+            small_block<T, Pairs, H, 4, 4, Stream>(w, [&](int64_t k) { return row_in(k) + h * Col::L; },
+                                                   [&](int64_t j) { return row_out(j) + h * Col::L; });
         } else {
           int64_t j = 0;
-          for (; j + 4 <= s.b; j += 4) block_rows<T, Pairs, N, 4>(w, j, s.c, row_in, row_out);
-          for (; j < s.b; ++j) block_rows<T, Pairs, N, 1>(w, j, s.c, row_in, row_out);
+          for (; j + 4 <= s.b; j += 4) block_rows<T, Pairs, N, 4, Stream>(w, j, s.c, row_in, row_out);
+          for (; j < s.b; ++j) block_rows<T, Pairs, N, 1, Stream>(w, j, s.c, row_in, row_out);
         }
       }
 }
 
 // Whether the rows out of a stage may be the rows in.
 inline bool in_place(int64_t b, int64_t c) { return b == c && (b == 2 || b == 4); }
+
+inline int64_t common_divisor(int64_t a, int64_t b) {
+  while (b != 0) {
+    const int64_t rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
+// The rows before or after a stage that meet in a run of this cut, whichever are more.
+template <class T>
+int64_t rows_of_stage(const ButterflyStage<T>& s, const StageRun& run) {
+  return s.a / run.blocks * (s.d / run.stride) * (s.b > s.c ? s.b : s.c);
+}
 
 // Cuts the stages, in the order of application, into runs whose rows fit the first-level cache.
 template <class T>
@@ -133,16 +172,16 @@ std::vector<StageRun> stage_runs(const ButterflyStage<T>* stages, int64_t count,
   for (int64_t first = 0; first < count; first = runs.back().last) {
     StageRun run{first, first + 1, stages[first].a, stages[first].d};
     for (; run.last < count; ++run.last) {
-      const ButterflyStage<T>&s = stages[run.last], &before = stages[run.last - 1];
-      if (before.a % s.a || s.d % before.d) break;
+      const ButterflyStage<T>& s = stages[run.last];
+      const StageRun longer{first, run.last + 1, common_divisor(run.blocks, s.a), common_divisor(run.stride, s.d)};
       int64_t most = 0;
-      for (int64_t q = first; q <= run.last; ++q) {
-        const ButterflyStage<T>& t = stages[q];
-        const int64_t rows = t.a / s.a * (t.d / run.stride) * (t.b > t.c ? t.b : t.c);
+      for (int64_t q = first; q < longer.last; ++q) {
+        const int64_t rows = rows_of_stage(stages[q], longer);
         most = rows > most ? rows : most;
       }
-      if (most * row_bytes > kButterflyRun) break;
-      run.blocks = s.a;
+      const int64_t beside = longer.stride < kNeighbours ? longer.stride : kNeighbours;
+      if (most * beside * row_bytes > kButterflyRun) break;
+      run.blocks = longer.blocks, run.stride = longer.stride;
     }
     runs.push_back(run);
   }
@@ -164,92 +203,151 @@ struct TileView {
   }
 };
 
-// The first of two tiles in the scratch memory, behind two runs.
-template <class T>
-T* tile_of(T* scratch) {
-  return scratch + 2 * kButterflyRun / sizeof(T);
+// Fetches a part of the rows of one block and some neighbours, of `bytes` each.
+template <bool ForWriting, class T>
+inline void fetch_rows(const TileView<T>& view, const StageRun& run, int64_t all, int64_t I, int64_t l0, int64_t some, int64_t bytes,
+                       int64_t part, int64_t parts) {
+  if (I >= run.blocks) return;
+  const RunRows<T> rows = view.rows(run, all, I, l0);
+  const int64_t strides = all / run.blocks / run.stride, count = l0 + some < run.stride ? some : run.stride - l0;
+  for (int64_t high = strides * part / parts; high < strides * (part + 1) / parts; ++high)
+    for (int64_t q = 0; q < count; ++q) {
+      const char* row = reinterpret_cast<const char*>(rows.base + high * rows.per_stride + q * rows.per_neighbour);
+      for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(row + k, ForWriting, ForWriting ? 3 : 2);
+    }
 }
 
-// All stages on N vectors of columns, from X to Y; where these are null, from `tile_of` the scratch memory, and to what is returned.
+// Rows [i0, i0 + rows) and columns [j0, j0 + cols) of X, of elements of P numbers, as rows of `width` numbers.
+template <class T, int P>
+void pack_columns(Matrix<const T> X, int64_t i0, int64_t rows, int64_t j0, int64_t cols, T* to, int64_t width) {
+  if constexpr (P == 1) {
+    pack<T>(X, i0, rows, j0, cols, to, width);
+  } else if constexpr (sizeof(T) == 4) {
+    const Matrix<const double> pairs{reinterpret_cast<const double*>(X.data), X.rows, X.cols, X.row_stride / 2, X.col_stride / 2};
+    pack<double>(pairs, i0, rows, j0, cols, reinterpret_cast<double*>(to), width / 2);
+  } else {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < width / P; ++j)
+        for (int p = 0; p < P; ++p) to[i * width + j * P + p] = j < cols ? X.at(i0 + i, j0 + j)[p] : T(0);
+  }
+}
+
+// And rows of `width` numbers back to such a part of Y.
+template <class T, bool Stream>
+void unpack_rows(const T* from, int64_t width, Matrix<T> Y, int64_t i0, int64_t rows, int64_t j0, int64_t cols) {
+  constexpr int64_t L = kLanes<T>;
+  int64_t whole_rows = 0, whole_cols = 0;
+  if (Y.row_stride == 1) {
+    whole_rows = rows / L * L, whole_cols = cols / 8 * 8;
+    for (int64_t j = 0; j < whole_cols; j += 8)
+      for (int64_t i = 0; i < whole_rows; i += L) {
+        T lines[8 * L];
+        T* to = Stream ? lines : Y.at(i0 + i, j0 + j);
+        const int64_t step = Stream ? L : Y.col_stride;
+        for (int64_t h = 0; h < L; h += 8) transpose8(from + (i + h) * width + j, width, to + h, step);
+        if constexpr (Stream)
+          for (int64_t k = 0; k < 8; ++k)
+            for (int64_t l = 0; l < L; l += kNativeBytes / static_cast<int64_t>(sizeof(T)))
+              put<true>(Y.at(i0 + i + l, j0 + j + k), load_as<typename NativeOf<T>::type>(lines + k * L + l));
+      }
+  }
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = i < whole_rows ? whole_cols : 0; j < cols; ++j) *Y.at(i0 + i, j0 + j) = from[i * width + j];
+}
+
+template <class T, int P, bool Stream>
+void unpack_columns(const T* from, int64_t width, Matrix<T> Y, int64_t i0, int64_t rows, int64_t j0, int64_t cols) {
+  if constexpr (P == 1) {
+    unpack_rows<T, Stream>(from, width, Y, i0, rows, j0, cols);
+  } else if constexpr (sizeof(T) == 4) {
+    unpack_rows<double, Stream>(reinterpret_cast<const double*>(from), width / 2,
+                                {reinterpret_cast<double*>(Y.data), Y.rows, Y.cols, Y.row_stride / 2, Y.col_stride / 2}, i0, rows,
+                                j0, cols);
+  } else {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j)
+        for (int p = 0; p < P; ++p) Y.at(i0 + i, j0 + j)[p] = from[i * width + j * P + p];
+  }
+}
+
+// Where a tile of columns comes from and goes to.
+template <class T>
+struct TileEnds {
+  Matrix<const T> X;
+  Matrix<T> Y;
+  int64_t j0, cols;          // in elements
+  bool direct, far, stream;  // without packing; rows are fetched ahead; `put` past the caches
+};
+
+// All stages on N vectors of columns, from X to Y. Packing goes along with a first run whose rows are neighbours.
 template <class T, bool Pairs, int N>
-const T* butterfly_tile(const ButterflyStage<T>* stages, const std::vector<StageRun>& runs, TileView<const T> X, TileView<T> Y,
-                        T* scratch, int64_t rows) {
+void butterfly_tile(const ButterflyStage<T>* stages, const std::vector<StageRun>& runs, const TileEnds<T>& at, T* scratch,
+                    int64_t rows) {
+  constexpr int P = Pairs ? 2 : 1;
   constexpr int64_t step = N * Columns<T, Pairs>::L, bytes = step * sizeof(T);
   T* local[2] = {scratch, scratch + kButterflyRun / sizeof(T)};
-  TileView<T> here{tile_of(scratch), step}, there{here.base + rows * step, step};
+  TileView<T> here{scratch + 2 * kButterflyRun / sizeof(T), step}, there{here.base + rows * step, step};
+  const TileView<const T> X{at.X.data + at.j0 * P, at.X.row_stride};
+  const TileView<T> Y{at.Y.data + at.j0 * P, at.Y.row_stride};
+  const int64_t first_rows = at.X.rows / runs.front().blocks;
+  const bool packs = !at.direct && runs.front().stride == 1 && first_rows % 64 == 0 && first_rows * bytes <= kButterflyRun;
+  for (int64_t i0 = 0; i0 < at.X.rows && !at.direct && !packs; i0 += kPackRows) {
+    const int64_t some = i0 + kPackRows < at.X.rows ? kPackRows : at.X.rows - i0;
+    pack_columns<T, P>(at.X, i0, some, at.j0, at.cols, here.base + i0 * step, step);
+  }
   for (size_t r = 0; r < runs.size(); ++r) {
     const StageRun& run = runs[r];
-    const bool comes = r == 0 && X.base, goes = r + 1 == runs.size() && Y.base;
+    const bool comes = r == 0 && (at.direct || packs), goes = r + 1 == runs.size() && at.direct;
     bool same = !comes;  // whether the run may leave its rows where it found them
     int64_t most = 1;
     for (int64_t q = run.first; q < run.last; ++q) {
       const ButterflyStage<T>& s = stages[q];
       same = same && s.b == s.c && (run.last - run.first > 1 || in_place(s.b, s.c));
-      const int64_t span = s.a / run.blocks * (s.d / run.stride) * (s.b > s.c ? s.b : s.c);
+      const int64_t span = rows_of_stage(s, run);
       most = span > most ? span : most;
     }
     int64_t some = kButterflyRun / (bytes * most);
     some = some < 1 ? 1 : some > run.stride ? run.stride : some;
     const TileView<const T> source = comes ? X : TileView<const T>{here.base, here.step};
     const TileView<T> target = goes ? Y : comes || same ? here : there;
+    const int64_t all_in = rows_in(stages[run.first]), all_out = rows_out(stages[run.last - 1]);
     for (int64_t I = 0; I < run.blocks; ++I)
       for (int64_t l0 = 0; l0 < run.stride; l0 += some) {
-        const int64_t count = l0 + some < run.stride ? some : run.stride - l0;
+        const bool last = l0 + some >= run.stride;
+        const int64_t count = last ? run.stride - l0 : some, next_I = last ? I + 1 : I, next_l0 = last ? 0 : l0 + some;
         int side = 0;
-        RunRows<const T> in = source.rows(run, rows_in(stages[run.first]), I, l0);
+        RunRows<const T> in = source.rows(run, all_in, I, l0);
+        if (comes && packs) {
+          const int64_t each = all_in / run.blocks;
+          pack_columns<T, P>(at.X, I * each, each, at.j0, at.cols, local[1], step);
+          in = {local[1], step, step};
+        }
         for (int64_t q = run.first; q < run.last; ++q) {
           const ButterflyStage<T>& s = stages[q];
           const bool ends = q + 1 == run.last;
           if (q > run.first && !ends && !in_place(s.b, s.c)) side = 1 - side;
-          RunRows<T> out = ends ? target.rows(run, rows_out(s), I, l0) : RunRows<T>{local[side], count * step, step};
-          butterfly_stage<T, Pairs, N>(s, run, I, l0, count, in, out);
+          RunRows<T> out = ends ? target.rows(run, all_out, I, l0) : RunRows<T>{local[side], count * step, step};
+          // Rows far from each other share few places in the caches: they are not fetched.
+          const int64_t part = q - run.first, parts = run.last - run.first;
+          if (at.far && comes && run.stride == 1) fetch_rows<false>(source, run, all_in, next_I, next_l0, some, bytes, part, parts);
+          if (at.far && goes && !at.stream) fetch_rows<true>(target, run, all_out, next_I, next_l0, some, bytes, part, parts);
+          if (at.stream && goes && ends)
+            butterfly_stage<T, Pairs, N, true>(s, run, I, l0, count, in, out);
+          else
+            butterfly_stage<T, Pairs, N>(s, run, I, l0, count, in, out);
           in = {out.base, out.per_stride, out.per_neighbour};
         }
       }
     if (!goes && !comes && !same) std::swap(here, there);
   }
-  return here.base;
-}
-
-// Columns [j0, j0 + cols) of X as rows of `width` numbers and back; P numbers make an element.
-template <class T, int P>
-void pack_columns(Matrix<const T> X, int64_t j0, int64_t cols, T* to, int64_t width) {
-  if constexpr (P == 1) {
-    pack<T>(X, 0, X.rows, j0, cols, to, width);
-  } else if constexpr (sizeof(T) == 4) {
-    const Matrix<const double> pairs{reinterpret_cast<const double*>(X.data), X.rows, X.cols, X.row_stride / 2, X.col_stride / 2};
-    pack<double>(pairs, 0, X.rows, j0, cols, reinterpret_cast<double*>(to), width / 2);
-  } else {
-    for (int64_t i = 0; i < X.rows; ++i)
-      for (int64_t j = 0; j < width / P; ++j)
-        for (int p = 0; p < P; ++p) to[i * width + j * P + p] = j < cols ? X.at(i, j0 + j)[p] : T(0);
+  for (int64_t i0 = 0; i0 < at.Y.rows && !at.direct; i0 += kPackRows) {
+    const int64_t some = i0 + kPackRows < at.Y.rows ? kPackRows : at.Y.rows - i0;
+    if (at.stream)
+      unpack_columns<T, P, true>(here.base + i0 * step, step, at.Y, i0, some, at.j0, at.cols);
+    else
+      unpack_columns<T, P, false>(here.base + i0 * step, step, at.Y, i0, some, at.j0, at.cols);
   }
-}
-
-template <class T>
-void unpack_rows(const T* from, int64_t width, Matrix<T> Y, int64_t j0, int64_t cols) {
-  int64_t whole_rows = 0, whole_cols = 0;
-  if (Y.row_stride == 1) {
-    whole_rows = Y.rows / 8 * 8, whole_cols = cols / 8 * 8;
-    for (int64_t j = 0; j < whole_cols; j += 8)
-      for (int64_t i = 0; i < whole_rows; i += 8) transpose8(from + i * width + j, width, Y.at(i, j0 + j), Y.col_stride);
-  }
-  for (int64_t i = 0; i < Y.rows; ++i)
-    for (int64_t j = i < whole_rows ? whole_cols : 0; j < cols; ++j) *Y.at(i, j0 + j) = from[i * width + j];
-}
-
-template <class T, int P>
-void unpack_columns(const T* from, int64_t width, Matrix<T> Y, int64_t j0, int64_t cols) {
-  if constexpr (P == 1) {
-    unpack_rows<T>(from, width, Y, j0, cols);
-  } else if constexpr (sizeof(T) == 4) {
-    unpack_rows<double>(reinterpret_cast<const double*>(from), width / 2,
-                        {reinterpret_cast<double*>(Y.data), Y.rows, Y.cols, Y.row_stride / 2, Y.col_stride / 2}, j0, cols);
-  } else {
-    for (int64_t i = 0; i < Y.rows; ++i)
-      for (int64_t j = 0; j < cols; ++j)
-        for (int p = 0; p < P; ++p) Y.at(i, j0 + j)[p] = from[i * width + j * P + p];
-  }
+  if (at.stream) finish_stream();
 }
 
 // Y = K X; the columns of X and Y are the batch. `rows` is the largest number of rows between two stages.
@@ -264,18 +362,22 @@ void butterfly(const ButterflyStage<T>* stages, int64_t count, Matrix<const T> X
   const std::vector<StageRun> runs = stage_runs(stages, count, width * static_cast<int64_t>(sizeof(T)));
   const bool side_by_side = X.col_stride == P && Y.col_stride == P;
   const int64_t own = 2 * kButterflyRun / static_cast<int64_t>(sizeof(T)) + 2 * rows * width;
-  Scratch<T> scratch(max_threads() * own);
+  constexpr int64_t size = sizeof(T);
+  const bool far = side_by_side && (X.rows * batch * size > kButterflyFar || Y.rows * batch * size > kButterflyFar);
+  const int64_t line_step = Y.col_stride == P ? Y.row_stride : Y.row_stride == P ? Y.col_stride : 1;
+  const bool whole_lines = reinterpret_cast<uintptr_t>(Y.data) % 64 == 0 && line_step * size % 64 == 0 && width * size % 64 == 0;
+  const bool stream = whole_lines && Y.rows * batch * size >= kButterflyStream;
+  const Reused<T> scratch(max_threads() * own);
   parallel_for(tiles, [&](int64_t tile) {
     const int64_t j0 = tile * width, cols = j0 + width < batch ? width : batch - j0;
     T* mine = scratch.data + thread_index() * own;
-    const bool direct = side_by_side && cols == width;
-    const TileView<const T> from{direct ? X.data + j0 : nullptr, X.row_stride};
-    const TileView<T> to{direct ? Y.data + j0 : nullptr, Y.row_stride};
-    if (!direct) pack_columns<T, P>(X, j0 / P, cols / P, tile_of(mine), width);
-    const T* result = wide == 4   ? butterfly_tile<T, Pairs, 4>(stages, runs, from, to, mine, rows)
-                      : wide == 2 ? butterfly_tile<T, Pairs, 2>(stages, runs, from, to, mine, rows)
-                                  : butterfly_tile<T, Pairs, 1>(stages, runs, from, to, mine, rows);
-    if (!direct) unpack_columns<T, P>(result, width, Y, j0 / P, cols / P);
+    const TileEnds<T> at{X, Y, j0 / P, cols / P, side_by_side && cols == width, far, stream};
+    if (wide == 4)
+      butterfly_tile<T, Pairs, 4>(stages, runs, at, mine, rows);
+    else if (wide == 2)
+      butterfly_tile<T, Pairs, 2>(stages, runs, at, mine, rows);
+    else
+      butterfly_tile<T, Pairs, 1>(stages, runs, at, mine, rows);
   });
 }
 

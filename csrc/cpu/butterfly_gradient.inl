@@ -84,14 +84,14 @@ void butterfly_gradient(const ButterflyStage<T>* stages, int64_t count, Matrix<c
     offset += stages[q].a * stages[q].b * stages[q].c * stages[q].d * P;
   }
   const int64_t own = kept + 2 * rows * width + dX.rows * width;
-  Scratch<T> scratch(max_threads() * own), partial(groups * size);
+  const Reused<T> scratch(max_threads() * own), partial(groups * size);
   parallel_for(groups, [&](int64_t group) {
     T *mine = scratch.data + thread_index() * own, *g = mine + kept, *back = g + rows * width;
     T* sums = partial.data + group * size;
     for (int64_t q = 0; q < size; ++q) sums[q] = T(0);
     for (int64_t tile = group * tiles / groups; tile < (group + 1) * tiles / groups; ++tile) {
       const int64_t j0 = tile * width, cols = j0 + width < batch ? width : batch - j0;
-      pack_columns<T, P>(X, j0 / P, cols / P, mine, width);
+      pack_columns<T, P>(X, 0, X.rows, j0 / P, cols / P, mine, width);
       for (int64_t q = 0; q + 1 < count; ++q) {
         const ButterflyStage<T>& s = stages[q];
         const StageRun whole{q, q + 1, 1, s.d};
@@ -100,13 +100,13 @@ void butterfly_gradient(const ButterflyStage<T>* stages, int64_t count, Matrix<c
         butterfly_stage<T, Pairs, N>(s, whole, 0, 0, s.d, in, out);
       }
       T *from = g, *to = back;
-      pack_columns<T, P>(G, j0 / P, cols / P, from, width);
+      pack_columns<T, P>(G, 0, G.rows, j0 / P, cols / P, from, width);
       for (int64_t q = count - 1; q >= 0; --q) {
         gradient_of_stage<T, Pairs>(stages[q], mine + starts[static_cast<size_t>(q)], from, to,
                                     sums + offsets[static_cast<size_t>(q)]);
         std::swap(from, to);
       }
-      unpack_columns<T, P>(from, width, dX, j0 / P, cols / P);
+      unpack_columns<T, P, false>(from, width, dX, 0, dX.rows, j0 / P, cols / P);
     }
   });
   for (int64_t group = 0; group < groups; ++group)

@@ -71,18 +71,20 @@ void lanes_of_stage(int64_t b, int64_t c, const T* w, int64_t length, const T* i
     lanes_of_rows<T, Pairs, 0, 0>(b, c, w, length, in, step_in, out, step_out);
 }
 
-// How many of the first stages are applied with lanes along blocks, of which there are then `blocks`.
+// Along how many blocks of rows the lanes of every stage run, 0 for lanes along d. Neighbours share as many as they can.
 template <class T>
-int64_t short_stages(const ButterflyStage<T>* stages, int64_t count, int64_t* blocks) {
+void lane_blocks(const ButterflyStage<T>* stages, int64_t count, int64_t* blocks) {
   constexpr int64_t least = 64 / sizeof(T);
-  int64_t taken = 0;
-  *blocks = 1;
-  for (; taken < count && stages[taken].d < least; ++taken) {
-    const ButterflyStage<T>& s = stages[taken];
-    if (s.a < least || (taken > 0 && stages[taken - 1].a % s.a)) break;
-    *blocks = s.a;
+  for (int64_t first = 0, last; first < count; first = last) {
+    int64_t shared = 0;
+    for (last = first; last < count && stages[last].d < least; ++last) {
+      const int64_t common = common_divisor(stages[last].a, shared);
+      if (common < least) break;
+      shared = common;
+    }
+    if (last == first) ++last;
+    for (int64_t q = first; q < last; ++q) blocks[q] = shared;
   }
-  return taken;
 }
 
 // The numbers of a stage, (a, d, b, c), in the order in which `butterfly_vector` reads them; blocks = 0 for lanes along d.
@@ -116,35 +118,34 @@ void transpose_elements(const T* from, int64_t rows, int64_t cols, T* to) {
 
 // y = K x for contiguous vectors; the values of the stages are as `order_for_lanes` left them. scratch holds two vectors of `rows`.
 template <class T, bool Pairs>
-void butterfly_vector(const ButterflyStage<T>* stages, int64_t count, const T* x, T* y, T* scratch, int64_t rows) {
+void butterfly_vector(const ButterflyStage<T>* stages, const int64_t* blocks, int64_t count, const T* x, T* y, T* scratch,
+                      int64_t rows) {
   constexpr int P = Pairs ? 2 : 1;
-  T *here = scratch, *there = scratch + rows * P;
-  int64_t blocks;
-  const int64_t taken = short_stages(stages, count, &blocks);
-  const T* in = x;
-  if (taken > 0) {
-    transpose_elements<T, P>(x, blocks, rows_in(stages[0]) / blocks, here);
-    in = here;
-  }
+  T *own = nullptr, *const sides[2] = {scratch, scratch + rows * P};  // own: what the next stage reads, unless that is x
+  const auto other = [&] { return own == sides[0] ? sides[1] : sides[0]; };
   for (int64_t q = 0; q < count; ++q) {
     const ButterflyStage<T>& s = stages[q];
-    const bool along_blocks = q < taken;
+    const int64_t along = blocks[q];
+    if (along > 0 && (q == 0 || blocks[q - 1] != along)) {
+      T* to = other();
+      transpose_elements<T, P>(own ? own : x, along, rows_in(s) / along, to);
+      own = to;
+    }
+    const bool turns = along > 0 && (q + 1 == count || blocks[q + 1] != along);
+    const T* in = own ? own : x;
     // Small blocks leave their rows where they found them.
-    const bool stays = in == here && in_place(s.b, s.c);
-    T* out = q == count - 1 && !along_blocks ? y : stays ? here : in == here ? there : here;
-    const int64_t lanes = (along_blocks ? blocks : s.d) * P, outer = along_blocks ? s.a / blocks : s.a, inner = along_blocks ? s.d : 1;
+    T* out = q + 1 == count && !turns ? y : own && in_place(s.b, s.c) ? own : other();
+    const int64_t lanes = (along > 0 ? along : s.d) * P, outer = along > 0 ? s.a / along : s.a, inner = along > 0 ? s.d : 1;
     const int64_t size = s.b * s.c * lanes * P;
     for (int64_t i = 0; i < outer; ++i)
       for (int64_t l = 0; l < inner; ++l)
         lanes_of_stage<T, Pairs>(s.b, s.c, s.values + (i * inner + l) * size, lanes, in + (i * s.c * inner + l) * lanes, inner * lanes,
                                  out + (i * s.b * inner + l) * lanes, inner * lanes);
-    if (!stays && in == here && out == there) std::swap(here, there);
-    in = out;
-    if (q + 1 == taken) {
-      T* back = q == count - 1 ? y : in == here ? there : here;
-      transpose_elements<T, P>(in, rows_out(s) / blocks, blocks, back);
-      if (back == there) std::swap(here, there);
-      in = back;
+    own = out;
+    if (turns) {
+      T* to = q + 1 == count ? y : other();
+      transpose_elements<T, P>(own, rows_out(s) / along, along, to);
+      own = to;
     }
   }
 }

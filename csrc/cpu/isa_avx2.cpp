@@ -18,5 +18,5 @@
 #endif
 
 namespace randla::cpu {
-extern const Isa kAvx2 = {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); }, add_pieces, loss_terms, loss_difference, &kTable<float>, &kTable<double>};
+extern const Isa kAvx2 = {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); }, add_pieces, loss_terms, loss_difference, gram_rows, lasso, l1_path, &kTable<float>, &kTable<double>};
 }

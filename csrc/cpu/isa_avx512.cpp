@@ -20,5 +20,5 @@
 #endif
 
 namespace randla::cpu {
-extern const Isa kAvx512 = {"avx512", [] { return bool(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")); }, add_pieces, loss_terms, loss_difference, &kTable<float>, &kTable<double>};
+extern const Isa kAvx512 = {"avx512", [] { return bool(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")); }, add_pieces, loss_terms, loss_difference, gram_rows, lasso, l1_path, &kTable<float>, &kTable<double>};
 }

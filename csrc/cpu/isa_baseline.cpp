@@ -4,5 +4,5 @@
 #include "cpu/isa_body.inl"
 
 namespace randla::cpu {
-extern const Isa kBaseline = {"baseline", [] { return true; }, add_pieces, loss_terms, loss_difference, &kTable<float>, &kTable<double>};
+extern const Isa kBaseline = {"baseline", [] { return true; }, add_pieces, loss_terms, loss_difference, gram_rows, lasso, l1_path, &kTable<float>, &kTable<double>};
 }

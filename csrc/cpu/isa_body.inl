@@ -12,12 +12,14 @@
 #include "cpu/count_sketch.inl"
 #include "cpu/dense_sketch.inl"
 #include "cpu/dense_product.inl"
+#include "cpu/csr_product.inl"
 #include "cpu/gather.inl"
 #include "cpu/row_pass.inl"
 #include "cpu/row_pass_columns.inl"
 #include "cpu/row_pass_csr.inl"
 #include "cpu/row_pass_dense.inl"
 
+#include "common/losses.h"
 #include "cpu/elementary.inl"
 #include "cpu/losses.inl"
 
@@ -32,6 +34,11 @@
 #include "cpu/sparse_sketch.inl"
 #include "cpu/srtt.inl"
 #include "cpu/triangular.inl"
+
+#include "cpu/dots.inl"
+
+#include "cpu/homotopy.inl"
+#include "cpu/lasso.inl"
 
 namespace randla::cpu {
 namespace {
@@ -50,6 +57,8 @@ constexpr Kernels<T> kTable = {
     srtt_adjoint<T>,
     gather<T>,
     gather_csr<T>,
+    csr_product<T, 1>,
+    csr_product<T, 2>,
     fwht<T>,
     residual<T>,
     residual_complex<T>,
@@ -71,11 +80,12 @@ constexpr Kernels<T> kTable = {
     butterfly<T, true>,
     butterfly_vector<T, false>,
     butterfly_vector<T, true>,
-    short_stages<T>,
+    lane_blocks<T>,
     order_for_lanes<T, false>,
     order_for_lanes<T, true>,
     butterfly_gradient<T, false>,
     butterfly_gradient<T, true>,
+    column_dots<T>,
     triangular<T>,
     cholesky<T>,
     rank_one_split<T, 1>,

@@ -39,6 +39,11 @@ struct Kernels {
   void (*gather)(const EntryList& s, Matrix<const T> A, Matrix<T> out);
   void (*gather_csr)(const EntryList& s, Csr<T> A, Matrix<T> out);
 
+  // out = A X. out has unit column stride. For the second the values of A are pairs (re, im), and X and out have two real columns
+  // for every complex one.
+  void (*csr_product)(Csr<T> A, Matrix<const T> X, Matrix<T> out);
+  void (*csr_product_complex)(Csr<T> A, Matrix<const T> X, Matrix<T> out);
+
   // to = scale * H along the middle axis of `from`, both (outer, n, inner) and contiguous; n is a power of two, to may be from.
   void (*fwht)(const T* from, T* to, int64_t outer, int64_t n, int64_t inner, double scale);
 
@@ -87,11 +92,11 @@ struct Kernels {
   using Stages = const ButterflyStage<T>*;
   void (*butterfly)(Stages stages, int64_t count, Matrix<const T> X, Matrix<T> Y, int64_t rows);
   void (*butterfly_pairs)(Stages stages, int64_t count, Matrix<const T> X, Matrix<T> Y, int64_t rows);
-  // y = K x for contiguous vectors, with values reordered: the first `short_stages` run over *blocks blocks, others get blocks = 0.
-  // scratch holds two vectors of `rows`. Reordered values of pairs take twice the memory.
-  void (*butterfly_vector)(Stages stages, int64_t count, const T* x, T* y, T* scratch, int64_t rows);
-  void (*butterfly_vector_pairs)(Stages stages, int64_t count, const T* x, T* y, T* scratch, int64_t rows);
-  int64_t (*short_stages)(Stages stages, int64_t count, int64_t* blocks);
+  // y = K x for contiguous vectors, with values reordered: stage q is applied with lanes along blocks[q] blocks, along d where this
+  // is 0. scratch holds two vectors of `rows`. Reordered values of pairs take twice the memory.
+  void (*butterfly_vector)(Stages stages, const int64_t* blocks, int64_t count, const T* x, T* y, T* scratch, int64_t rows);
+  void (*butterfly_vector_pairs)(Stages stages, const int64_t* blocks, int64_t count, const T* x, T* y, T* scratch, int64_t rows);
+  void (*lane_blocks)(Stages stages, int64_t count, int64_t* blocks);
   void (*order_for_lanes)(const ButterflyStage<T>& s, int64_t blocks, T* to);
   void (*order_for_lanes_pairs)(const ButterflyStage<T>& s, int64_t blocks, T* to);
   // dX = K^* G, and dw = the gradients G_s X_s^* of the values of all stages, one stage behind the other.
@@ -99,6 +104,9 @@ struct Kernels {
                              int64_t parameters);
   void (*butterfly_gradient_pairs)(Stages stages, int64_t count, Matrix<const T> X, Matrix<const T> G, Matrix<T> dX, T* dw,
                                    int64_t rows, int64_t parameters);
+
+  // out = A'R' (A.cols, k) for A with contiguous columns and R (k, A.rows).
+  void (*column_dots)(Matrix<const T> A, const double* R, int64_t k, double* out);
 
   // Z = op(R) Z for k contiguous rows of Z, each n long; R is upper triangular, column-major.
   void (*triangular)(TriangularOp op, const T* R, int64_t n, int64_t ld, T* Z, int64_t k);
@@ -125,6 +133,17 @@ struct Isa {
   // has the probabilities in the place of z.
   double (*loss_terms)(const Loss& loss, int64_t k, int64_t count, const double* z, double* c, double* d);
   void (*loss_difference)(const Loss& loss, int64_t k, int64_t count, const double* z, const double* u, double* sums);
+  // Rows and columns first..n-1 of G = P P' (n, n) for contiguous rows P (n, m).
+  void (*gram_rows)(const double* P, int64_t n, int64_t m, int64_t first, double* G, int64_t ld);
+  // min x'Gx / 2 - c'x + sum lambda |x| from x and g = c - G x until the optimality conditions hold to tol, relative to lambda:
+  // returns the rounds of coordinate descent, at most `limit`.
+  int64_t (*lasso)(const double* G, int64_t n, int64_t ld, const double* lambda, bool positive, double tol, int64_t limit,
+                   double* x, double* g, double* violation);
+  // The path of min x'Gx / 2 - c'x + t sum weight |x| as t falls to `end`, from the beginning or, where start > 0, from the
+  // signs at t = start: x at the end, its signs on the support, and u with G_SS u = weight sign. Returns the
+  // pieces of the path, -1 where `limit` of them did not reach the end.
+  int64_t (*l1_path)(const double* G, int64_t n, int64_t ld, const double* c, const double* weight, double start, double end,
+                     bool positive, int64_t limit, double* x, double* sign, double* u);
   const Kernels<float>* f32;
   const Kernels<double>* f64;
 };

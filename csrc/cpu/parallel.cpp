@@ -1,9 +1,10 @@
-// Threads of our own that sleep when idle. OpenMP only says how many: its waiting threads spin, which on a few cores takes
+// Threads of our own that sleep when idle, after some microseconds. OpenMP only says how many: its waiting threads spin, which on a few cores takes
 // from BLAS, called between two kernels, more than the kernels gain, and its regions hang in a forked child.
 
 #include "cpu/parallel.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -40,6 +41,20 @@ struct Job {
   }
 };
 
+// Waking a thread takes longer than a small job does: who waits looks out for so long before it sleeps.
+constexpr std::chrono::microseconds kLook(30);
+
+template <class Condition>
+void look_out(const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + kLook;
+  while (!condition() && std::chrono::steady_clock::now() < end)
+    for (int i = 0; i < 16 && !condition(); ++i) {
+#if RANDLA_X86
+      __builtin_ia32_pause();
+#endif
+    }
+}
+
 class Pool {
  public:
   const pid_t process = getpid();
@@ -50,18 +65,20 @@ class Pool {
       std::unique_lock<std::mutex> lock(mutex_);
       while (workers_ < helpers) {
         try {
-          std::thread(&Pool::serve, this, workers_ + 1, generation_).detach();
+          std::thread(&Pool::serve, this, workers_ + 1, generation_.load()).detach();
         } catch (const std::system_error&) {
           break;  // no more threads to be had: those that exist do the work
         }
         ++workers_;
       }
-      helpers_ = running_ = helpers < workers_ ? helpers : workers_;
+      helpers_ = helpers < workers_ ? helpers : workers_;
+      running_ = helpers_;
       job_ = &job;
       ++generation_;
     }
     wake_.notify_all();
     job.work();
+    look_out([&] { return running_.load(std::memory_order_acquire) == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [&] { return running_ == 0; });
     job_ = nullptr;
@@ -72,6 +89,9 @@ class Pool {
     index_of_thread = index;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      lock.unlock();
+      look_out([&] { return generation_.load(std::memory_order_acquire) != seen; });
+      lock.lock();
       wake_.wait(lock, [&] { return generation_ != seen; });
       seen = generation_;
       if (index > helpers_) continue;
@@ -86,8 +106,10 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   Job* job_ = nullptr;
-  int workers_ = 0, helpers_ = 0, running_ = 0;
-  uint64_t generation_ = 0;
+  int workers_ = 0, helpers_ = 0;
+  // Changed under the mutex only.
+  std::atomic<int> running_{0};
+  std::atomic<uint64_t> generation_{0};
 };
 
 // Never destroyed: its sleeping threads end with the process. A forked child has none of them and takes a new pool.

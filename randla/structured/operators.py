@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -33,12 +33,18 @@ class _Structured(LinearOperator):
     __array_ufunc__ = None
     __array_priority__ = 100
 
-    def apply(self, X: Any, axis: int = 0) -> np.ndarray:
+    def apply(self, X: Any, axis: int = 0, *, out: np.ndarray | None = None) -> np.ndarray:
         raise NotImplementedError
 
     @property
     def _product(self) -> Product:
         raise NotImplementedError
+
+    @cached_property
+    def _multiply(self) -> Callable[[np.ndarray, bool], np.ndarray | None]:
+        """The kernel's product with an array of the own dtype; None for arrays that it does not take as they are."""
+        product = self._product
+        return product._plan(product.dtype).multiply if product.is_plain else lambda X, batch_first: None
 
     @property
     def _transposed(self) -> Any:
@@ -48,6 +54,9 @@ class _Structured(LinearOperator):
         raise NotImplementedError
 
     def __matmul__(self, other: Any) -> Any:
+        # What follows would take longer than a thousand rows do.
+        if type(other) is np.ndarray and other.dtype is self.dtype and (Y := self._multiply(other, False)) is not None:
+            return Y
         if isinstance(other, _Structured):
             return self._product._times(other._product)
         if isinstance(other, LinearOperator):
@@ -142,9 +151,9 @@ class KroneckerSparse(_Structured):
         """The elementwise conjugate."""
         return KroneckerSparse(self.values.conj())
 
-    def apply(self, X: Any, axis: int = 0) -> np.ndarray:
+    def apply(self, X: Any, axis: int = 0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Multiply along one axis; see `Product.apply`."""
-        return self._product.apply(X, axis)
+        return self._product.apply(X, axis, out=out)
 
     def to_dense(self) -> np.ndarray:
         """The matrix as an ndarray."""
@@ -227,7 +236,7 @@ class Product(_Structured):
             plan = self._plans[dtype, merge] = _PLANS[dtype](patterns, values)
         return plan
 
-    def apply(self, X: Any, axis: int = 0) -> np.ndarray:
+    def apply(self, X: Any, axis: int = 0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Multiply along one axis of an array of any number of dimensions; for axis = -1 the batch comes first.
 
         Parameters
@@ -235,24 +244,31 @@ class Product(_Structured):
         X : array
             X.shape[axis] must be self.shape[1].
         axis : int
+        out : array, optional
+            Where to put the result: of its shape and dtype, in any layout, apart from X.
 
         Returns
         -------
         ndarray
-            X with self.shape[0] in the place of self.shape[1], in the dtype that both promote to. The bits of a vector do not
-            depend on those beside it, on the layout, or on the number of threads.
+            X with self.shape[0] in the place of self.shape[1], in the dtype that both promote to; `out` if given. The bits of a
+            vector do not depend on those beside it, on the layout, or on the number of threads.
 
         Raises
         ------
-        TypeError, ValueError
-            For unsuitable dtypes and shapes.
+        TypeError
+            For unsuitable dtypes, and an `out` of another dtype.
+        ValueError
+            For unsuitable shapes, and an `out` of another shape, that is read-only or that shares memory with X.
+
+        Notes
+        -----
+        Of the memory of results that are no longer in use up to 64 MB is kept for the next ones.
         """
+        if out is None and type(X) is np.ndarray and X.dtype is self.dtype and type(axis) is int and -1 <= axis < X.ndim <= 2:
+            Y = self._multiply(X, X.ndim == 2 and axis != 0)
+            if Y is not None:
+                return Y
         x = _check.array(X, "X")
-        if x.ndim == 1 and x.dtype is self.dtype and x.shape[0] == self.shape[1] and axis == 0 and self.is_plain:
-            # What follows would take longer than a thousand rows do.
-            y = np.empty(self.shape[0], self.dtype)
-            self._plan(self.dtype).apply(x[:, None], y[:, None])
-            return y
         if x.ndim == 0:
             raise ValueError("X must have at least 1 dimension; got 0")
         axis = _check.integer(axis, "axis", -x.ndim, x.ndim - 1) % x.ndim
@@ -261,6 +277,8 @@ class Product(_Structured):
         rest = (*x.shape[:axis], *x.shape[axis + 1 :])
         batch_first = axis == x.ndim - 1 and x.ndim > 1
         dtype = np.result_type(self.dtype, x.dtype)
+        if out is not None:
+            _require_result(out, (*x.shape[:axis], self.shape[0], *x.shape[axis + 1 :]), dtype, X, x)
         if batch_first:
             flat = x.reshape(math.prod(rest), x.shape[axis]).T
         else:
@@ -269,10 +287,18 @@ class Product(_Structured):
         if self.cols is not None:
             flat = scattered(flat, self.cols, self.chain.shape[1])
         size, count = self.chain.shape[0], flat.shape[1]
-        y = np.empty((count, size), dtype).T if batch_first else np.empty((size, count), dtype)
+        direct = out is not None and out.ndim <= 2 and self.rows is None and _check.array(out, "out") is out
+        if direct and out is not None:
+            self._plan(dtype).apply(flat, out.T if batch_first else _column(out))
+            return out
+        y = _cpu.empty(dtype, (count, size)).T if batch_first else _cpu.empty(dtype, (size, count))
         self._plan(dtype).apply(flat, y)
         y = y if self.rows is None else taken(y, self.rows)
-        return y.T.reshape(*rest, len(y)) if batch_first else np.moveaxis(y.reshape(len(y), *rest), 0, axis)
+        y = y.T.reshape(*rest, len(y)) if batch_first else np.moveaxis(y.reshape(len(y), *rest), 0, axis)
+        if out is None:
+            return y
+        out[...] = y
+        return out
 
     def _times(self, other: Product) -> Any:
         if self.shape[1] != other.shape[0]:
@@ -427,7 +453,7 @@ class Product(_Structured):
         inputs, outputs = _column(x).astype(dtype, copy=False), _column(g).astype(dtype, copy=False)
         inputs = inputs if self.cols is None else scattered(inputs, self.cols, self.chain.shape[1])
         outputs = outputs if self.rows is None else scattered(outputs, self.rows, self.chain.shape[0])
-        dX, dw = np.empty_like(inputs), np.empty(self.n_params, dtype)
+        dX, dw = _cpu.empty(dtype, inputs.shape), np.empty(self.n_params, dtype)
         self._plan(dtype, merge=False).gradient(inputs, outputs, dX, dw)
         gradients, at = [], 0
         for factor in reversed(self.factors):
@@ -477,6 +503,22 @@ class Product(_Structured):
 
 def _product_of(factors: tuple[KroneckerSparse, ...], rows: np.ndarray | None, cols: np.ndarray | None) -> Product:
     return Product(factors, rows=rows, cols=cols)
+
+
+def _require_result(out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: Any) -> None:
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        raise TypeError(f"out must be an array of dtype {dtype}; got {getattr(out, 'dtype', type(out).__name__)}")
+    if out.shape != shape or not out.flags.writeable:
+        raise ValueError(
+            f"out must be writeable and of shape {shape}; got shape {out.shape}{'' if out.flags.writeable else ', read-only'}"
+        )
+    if any(isinstance(x, np.ndarray) and _overlap(x, out) for x in inputs):
+        raise ValueError("out must not share memory with X")
+
+
+def _overlap(x: np.ndarray, y: np.ndarray) -> bool:
+    # Exact up to an effort, beyond which they count as overlapping; NumPy's types know of no effort between none and any.
+    return np.may_share_memory(x, y, max_work=1000)  # type: ignore[arg-type]
 
 
 def _column(x: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def fwht(X: Any, axis: int = 0, normalize: bool = False, *, out: np.ndarray | No
     direct = target is not None and target.flags.c_contiguous and target.flags.aligned
     if direct and target is not None and np.may_share_memory(target, source) and not _same_memory(target, source):
         source = source.copy()
-    work = target if direct else np.empty_like(source)
+    work = target if direct else _cpu.empty(source.dtype, source.shape)
     assert work is not None
     _cpu.fwht(_as_real(source, along), _as_real(work, along), scale)
     if out is None:
