@@ -5,12 +5,14 @@ python benchmarks/pictures.py
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
@@ -19,6 +21,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from randla import datasets, svd
 from randla.bench.measure import Timings
 from randla.structured.pattern import Chain
 
@@ -212,6 +215,59 @@ def sizes(record: dict[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def scree(record: dict[str, Any], path: Path) -> None:
+    """Singular values between their bounds, and one-pass errors: what leave-one-out says beside the truth."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    low, high = record["s"], record["s_upper"]
+    ranks = range(1, len(low) + 1)
+    left.fill_between(ranks, low, high, color=COLORS["leverage"], alpha=0.3, linewidth=0, label="bounds of randla.svd")
+    left.plot(ranks, low, color=COLORS["leverage"], linewidth=1, label="values of randla.svd")
+    left.plot(ranks, record["singular_values"][: len(low)], ".", color="0.15", markersize=4, label="LAPACK")
+    left.set(yscale="log", xlabel="i", ylabel="singular value", title=f"{record['m']:,} x {record['n']}, k = {len(low)}")
+    counts = [int(k) for k in record["truth"]]
+    best = [sum(s * s for s in record["singular_values"][k:]) ** 0.5 for k in counts]
+    for name, label, color, shift in (
+        ("truth", "true error", "0.15", 0.97),
+        ("estimate", "leave-one-out estimate", COLORS["uniform"], 1.03),
+    ):
+        middle = [statistics.median(values) for values in record[name].values()]
+        below = [m - min(values) for m, values in zip(middle, record[name].values(), strict=True)]
+        over = [max(values) - m for m, values in zip(middle, record[name].values(), strict=True)]
+        at = [k * shift for k in counts]
+        right.errorbar(at, middle, yerr=[below, over], fmt="o", markersize=4, capsize=3, color=color, label=label)
+    right.plot(counts, best, color="0.5", linewidth=1, linestyle="--", label="best of that rank")
+    right.set(xscale="log", yscale="log", xlabel="rank k", ylabel="error (Frobenius)")
+    right.set_title(f"one pass: median and range of {len(record['truth'][str(counts[0])])} seeds")
+    right.set_xticks(counts, [str(k) for k in counts])
+    right.xaxis.set_minor_locator(NullLocator())
+    for axes in (left, right):
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+TILES, TILE, RANKS = (20, 30), 28, (5, 20, 80)
+
+
+def compression(images: np.ndarray, path: Path) -> None:
+    """One picture made of 20 x 30 images, whole and at three ranks."""
+    rows, columns = TILES
+    tiles = images[: rows * columns].reshape(rows, columns, TILE, TILE)
+    whole = np.ascontiguousarray(tiles.transpose(0, 2, 1, 3).reshape(rows * TILE, columns * TILE))
+    m, n = whole.shape
+    figure, grid = plt.subplots(2, 2, figsize=(10, 7.2), layout="constrained")
+    grid[0][0].imshow(255 - whole, cmap="gray", vmin=0, vmax=255)
+    grid[0][0].set_title(f"{m} x {n}, {m * n:,} numbers", fontsize=11)
+    for axes, k in zip(grid.flat[1:], RANKS, strict=True):
+        found = svd(whole, k, rng=0)
+        share = 100 * k * (m + n + 1) / (m * n)
+        axes.imshow(255 - (found.U * found.s) @ found.Vh, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(f"rank {k}, {share:.0f} % of the numbers, relative error {found.relative_error:.2f}", fontsize=11)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130, metadata={"Software": None})
     plt.close(figure)
@@ -224,6 +280,11 @@ def main() -> None:
     for name, draw in {"weights": weights, "sizes": sizes}.items():
         if f"butterfly-{name}" in structured:
             draw(structured[f"butterfly-{name}"], IMAGES / f"butterfly-{name}.png")
+    lowrank = json.loads((RESULTS / "lowrank.json").read_text())["groups"]
+    if "singular_values" in lowrank.get("scree", {}):
+        scree(lowrank["scree"], IMAGES / "scree.png")
+    with contextlib.suppress(FileNotFoundError):  # where there is no real data
+        compression(datasets.load("mnist")[0], IMAGES / "image-compression.png")
     leverage(json.loads((RESULTS / "leverage.json").read_text())["groups"]["sampled"], IMAGES / "leverage.png")
     if (RESULTS / "figure1.json").exists():
         figure1(json.loads((RESULTS / "figure1.json").read_text()), IMAGES / "figure1.png")

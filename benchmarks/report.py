@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import figures_learn
 import figures_leverage
+import figures_lowrank
 import figures_optimize
 import figures_sampling
 import figures_sketch
@@ -22,6 +24,7 @@ import figures_solve
 import figures_structured
 import rows
 import rows_leverage
+import rows_lowrank
 import rows_optimize
 import rows_sketch
 import rows_structured
@@ -39,6 +42,7 @@ FILES = {
     "leverage": {**figures_leverage.GROUPS, **figures_sampling.GROUPS},
     "optimize": figures_optimize.GROUPS,
     "structured": figures_structured.GROUPS,
+    "lowrank": {**figures_lowrank.GROUPS, **figures_learn.GROUPS},
 }
 GOALS = {
     "lstsq": rows.goals_table,
@@ -46,6 +50,7 @@ GOALS = {
     "leverage": rows_leverage.goals_table,
     "optimize": rows_optimize.goals_table,
     "structured": rows_structured.goals_table,
+    "lowrank": rows_lowrank.goals_table,
 }
 
 
@@ -66,7 +71,7 @@ def between(text: str, mark: str, content: str) -> str:
 
 def rendered(folder: Path) -> dict[Path, str]:
     """The files that hold generated tables, as they should be."""
-    lstsq, sketch, leverage, optimize, structured = (kept(folder, file) for file in FILES)
+    lstsq, sketch, leverage, optimize, structured, lowrank = (kept(folder, file) for file in FILES)
     readme, page = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
     texts = {readme: readme.read_text(), page: page.read_text()}
     for path, mark, content in (
@@ -78,6 +83,8 @@ def rendered(folder: Path) -> dict[Path, str]:
         (readme, "structured", rows_structured.headline_table(structured)),
         (page, "optimize-goals", rows_optimize.goals_table(optimize)),
         (page, "structured-goals", rows_structured.goals_table(structured)),
+        (readme, "lowrank", rows_lowrank.headline_table(lowrank)),
+        (page, "lowrank-goals", rows_lowrank.goals_table(lowrank)),
         (page, "shapes", rows.shapes_table(lstsq)),
         (page, "accuracy", rows.accuracy_table(lstsq)),
         *((page, mark, table(sketch)) for mark, table in rows_sketch.TABLES.items()),

@@ -7,6 +7,18 @@ from ._config import set_num_threads, show_config
 from .blocks import RowBlocks
 from .landmarks import Landmarks, LandmarksWarning, StreamingLandmarks, kernel_landmarks
 from .leverage import LeverageResult, coherence, cross_leverage, effective_dimension, leverage_scores
+from .lowrank import (
+    LowRankWarning,
+    StreamingSVD,
+    diag,
+    eigh,
+    interpolative,
+    nystrom,
+    nystrom_pcg,
+    rpcholesky,
+    svd,
+    trace,
+)
 from .lp import LewisResult, LpResult, LpStatus, LpWarning, lewis_weights, lp_regression, lp_sensitivities
 from .lstsq import lstsq
 from .precondition import Preconditioner, sketch_preconditioner
@@ -59,6 +71,7 @@ __all__ = [
     "LeverageWarning",
     "LewisResult",
     "LowRankSample",
+    "LowRankWarning",
     "LpResult",
     "LpStatus",
     "LpWarning",
@@ -76,17 +89,24 @@ __all__ = [
     "SparseStack",
     "Status",
     "StreamingLandmarks",
+    "StreamingSVD",
     "coherence",
     "coordinated_sketch",
     "cross_leverage",
+    "diag",
     "effective_dimension",
+    "eigh",
     "fkv",
+    "interpolative",
     "kernel_landmarks",
     "leverage_scores",
     "lewis_weights",
     "lp_regression",
     "lp_sensitivities",
     "lstsq",
+    "nystrom",
+    "nystrom_pcg",
+    "rpcholesky",
     "sample_dpp",
     "sample_rows",
     "set_num_threads",
@@ -94,6 +114,8 @@ __all__ = [
     "sketch",
     "sketch_preconditioner",
     "sketched_matmul",
+    "svd",
+    "trace",
 ]
 
 logging.getLogger("randla").addHandler(logging.NullHandler())

@@ -25,6 +25,7 @@ from randla.lstsq import METHODS
 if TYPE_CHECKING:
     from randla.bench.report import Table
 
+SIZES = {"structured": [(1_024, 64), (4_096, 512)], "lowrank": [(20_000, 1_000)]}  # that `bench` takes by default
 EXIT_FAILED, EXIT_USAGE, EXIT_INACCURATE = 1, 2, 3
 EXIT_CODES = """
 exit status:
@@ -254,7 +255,7 @@ def figure(value: Any) -> str:
 
 def bench(args: argparse.Namespace) -> int:
     """Time randla and its peers, print tables, and write what was asked for."""
-    from randla.bench import leverage, lstsq, measure, optimize, sketch, structured
+    from randla.bench import leverage, lowrank, lstsq, measure, optimize, sketch, structured
     from randla.bench.report import facts
 
     html, archive = (Path(p) if p else None for p in (args.output, args.json))
@@ -263,7 +264,7 @@ def bench(args: argparse.Namespace) -> int:
             check_output(path, suffixes=(suffix,))
     records: list[dict[str, Any]] = []
     with Progress() as progress:
-        for m, n in args.sizes or ([(1_024, 64), (4_096, 512)] if args.what == "structured" else [(100_000, 100)]):
+        for m, n in args.sizes or SIZES.get(args.what, [(100_000, 100)]):
             progress(f"making {m} x {n}")
             limits = {"rounds": args.rounds, "budget": args.budget, "progress": progress}
             if args.what == "optimize":
@@ -272,6 +273,9 @@ def bench(args: argparse.Namespace) -> int:
                 continue
             if args.what == "structured":
                 records.append(structured.run(m, n, dtype=args.dtype, seed=args.rng, **limits))
+                continue
+            if args.what == "lowrank":
+                records.append(lowrank.run(m, n, k=args.rank, dtype=args.dtype, seed=args.rng, **limits))
                 continue
             options = {"dtype": args.dtype, "order": args.order, "cond": args.cond, "residual": args.residual}
             case = generated(m, n, args.rng, **options)
@@ -303,7 +307,7 @@ def bench(args: argparse.Namespace) -> int:
 
 def drawn_as(kind: str) -> tuple[Any, Any]:
     """What makes a table and a picture of a record of this kind."""
-    from randla.bench import picture, report, structured
+    from randla.bench import lowrank, picture, report, structured
 
     return {
         "lstsq": (report.lstsq_table, picture.time_accuracy),
@@ -311,6 +315,7 @@ def drawn_as(kind: str) -> tuple[Any, Any]:
         "leverage": (report.leverage_table, picture.scores),
         "optimize": (report.optimize_table, picture.descents),
         "structured": (structured.table, structured.drawn),
+        "lowrank": (lowrank.table, lowrank.drawn),
     }[kind]
 
 
@@ -381,7 +386,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "what",
         nargs="?",
-        choices=("lstsq", "sketch", "leverage", "optimize", "structured"),
+        choices=("lstsq", "sketch", "leverage", "optimize", "structured", "lowrank"),
         default="lstsq",
         help="what to measure (default %(default)s)",
     )
@@ -389,7 +394,7 @@ def parser() -> argparse.ArgumentParser:
         "--sizes",
         type=sizes,
         metavar="MxN,...",
-        help="problem sizes (default 100000x100); structured: 2^k rows x vectors (default 1024x64,4096x512)",
+        help="problem sizes (default 100000x100, lowrank 20000x1000); structured: 2^k rows x vectors (1024x64,4096x512)",
     )
     p.add_argument("-o", "--output", metavar="FILE.html", help="write tables and plots as one HTML file")
     p.add_argument("--json", metavar="FILE.json", help="write the raw data")
@@ -399,6 +404,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--residual", type=float, default=0.1, help="||b - A x|| / ||b|| (default %(default)s)")
     p.add_argument("--methods", default="auto,spir,fossils,cholqr,lsqr", help="lstsq: methods of randla (default %(default)s)")
     p.add_argument("--sketch-size", type=int, metavar="D", help="sketch: rows of the sketch (default 4 per column)")
+    p.add_argument(
+        "--rank", type=int, default=50, metavar="K", help="lowrank: rank of the decompositions (default %(default)s)"
+    )
     p.add_argument("--rounds", type=int, default=5, help="rounds, each running everything once (default %(default)s)")
     p.add_argument(
         "--budget",
