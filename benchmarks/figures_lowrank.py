@@ -63,7 +63,7 @@ def decompositions(A: Any, quick: bool, progress: Progress, budget: float) -> di
     for warm in svd_peers(A[: 20 * k], k).values():
         warm()
     randla_svd(A[: 20 * k], k)
-    rounds = {"rounds": 1, "least": 1} if quick else {"rounds": 5, "least": 2}
+    rounds = {"rounds": 1, "least": 1} if quick else {"rounds": 5, "least": 3}
     times, results = measure.interleave(calls, budget=budget, warmup=False, min_time=0, pause=0.03, progress=progress, **rounds)
     times.best_of("read", "read by product", "read by sum")
     progress("computing the errors")

@@ -8,6 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
 
+from . import _backend
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
 ACCEPTED = "float32, float64, complex64 or complex128 (integers and booleans are converted to float64)"
@@ -30,12 +32,18 @@ def real_dtype(dtype: np.dtype) -> np.dtype:
     return np.empty(0, dtype).real.dtype
 
 
-def array(value: Any, name: str) -> np.ndarray:
-    """An aligned array of a supported native dtype; no copy unless the dtype or the alignment asks for one."""
+def array(value: Any, name: str, *, device: bool = False) -> np.ndarray:
+    """An aligned array of a supported native dtype; no copy unless the dtype or the alignment asks for one.
+
+    With `device`, arrays of a CUDA device are taken too, as CuPy arrays.
+    """
     if type(value) is np.ndarray and value.dtype.char in "dfDF" and value.flags.aligned and value.dtype.isnative:
         if all(s % value.itemsize == 0 for s in value.strides):
             return value
         return value.copy()
+    if device and _backend.on_device(value):
+        held = _backend.adopted(value)
+        return held.astype(dtype_of(held.dtype, name), copy=False)
     if sp.issparse(value):
         raise TypeError(f"{name} must be a dense array; got a sparse {type(value).__name__}")
     module = type(value).__module__.partition(".")[0]
@@ -53,9 +61,9 @@ def array(value: Any, name: str) -> np.ndarray:
     return a
 
 
-def real_array(value: Any, name: str) -> np.ndarray:
+def real_array(value: Any, name: str, *, device: bool = False) -> np.ndarray:
     """As `array`, complex numbers refused."""
-    a = array(value, name)
+    a = array(value, name, device=device)
     if a.dtype.kind == "c":
         raise TypeError(f"{name} must be real; got {a.dtype}")
     return a
@@ -87,10 +95,13 @@ def csr(value: Any, name: str) -> sp.csr_array:
     return sp.csr_array((data, np.ascontiguousarray(a.indices), np.ascontiguousarray(a.indptr)), shape=a.shape)
 
 
-def matrix(value: Any, name: str, *, operators: bool = False) -> Matrix | LinearOperator:
-    """A dense 2-D array or a CSR array (CSC is converted); with `operators`, also anything with matvec and rmatvec."""
+def matrix(value: Any, name: str, *, operators: bool = False, device: bool = False) -> Matrix | LinearOperator:
+    """A dense 2-D array or a CSR array (CSC is converted); with `operators`, also anything with matvec and rmatvec.
+
+    With `device`, dense arrays of a CUDA device too.
+    """
     if type(value) is np.ndarray or not (sp.issparse(value) or hasattr(value, "matvec")):
-        a = array(value, name)
+        a = array(value, name, device=device)
         if a.ndim != 2:
             raise ValueError(f"{name} must have 2 dimensions; got {a.ndim}")
         return a
@@ -109,15 +120,15 @@ def finite(a: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} must be finite; got {bad} NaN or infinite of {a.size} entries")
 
 
-def weights(value: Any, m: int) -> np.ndarray:
+def weights(value: Any, m: int, *, device: bool = False) -> np.ndarray:
     """One real, finite, non-negative weight per row, in float64."""
-    w = real_array(value, "weights")
+    w = real_array(value, "weights", device=device)
     if w.shape != (m,):
         raise ValueError(f"weights must have shape ({m},), one per row of A; got {w.shape}")
     finite(w, "weights")
     if w.size and w.min() < 0:
         raise ValueError(f"weights must not be negative; got {w.min():g}")
-    return np.ascontiguousarray(w, dtype=np.float64)
+    return _backend.namespace(w).ascontiguousarray(w, dtype=np.float64)
 
 
 def integer(value: Any, name: str, low: int, high: int | None = None) -> int:

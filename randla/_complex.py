@@ -14,6 +14,8 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
 
 from . import _check
+from ._backend import namespace, on_device
+from ._device import DeviceDense
 from ._row_map import RowMap
 from ._tall import Blocks, ByProducts, Dense, Sparse, TallMatrix, interleaved, products
 from .blocks import RowBlocks
@@ -77,6 +79,8 @@ class Complex(_Embedded):
             return Blocks(A, weights)
         if sp.issparse(A):
             return Sparse(interleaved(A), weights)
+        if on_device(A):
+            return DeviceDense(interleaved(namespace(A).ascontiguousarray(A)), weights)
         by_rows = A.strides[1] == A.itemsize or A.shape[1] == 1
         return Dense(interleaved(A), weights) if by_rows and A.shape[1] else ComplexDense(A, weights)
 
@@ -98,7 +102,7 @@ class Complex(_Embedded):
         Z = np.empty((2 * k, 2 * n))
         Z[0::2, 0::2], Z[0::2, 1::2] = y, -self.sign * z
         Z[1::2, 0::2], Z[1::2, 1::2] = z, self.sign * y
-        halves = None if B is None else np.ascontiguousarray(B).reshape(2 * k, m)
+        halves = None if B is None else namespace(B).ascontiguousarray(B).reshape(2 * k, m)
         R, H, squares = self.V.residual(Z, halves)
         G = np.empty((k, 2 * n))
         G[:, :n] = H[0::2, 0::2] + self.sign * H[1::2, 1::2]
@@ -106,7 +110,7 @@ class Complex(_Embedded):
         return R.reshape(k, 2 * m), G, squares[0::2] + squares[1::2]
 
     def sketched(self, S: SketchOperator, B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        halves = np.ascontiguousarray(B).reshape(2 * len(B), self.shape[0] // 2)
+        halves = namespace(B).ascontiguousarray(B).reshape(2 * len(B), self.shape[0] // 2)
         for SV, SB in self.V.sketched(self._sample(S), halves):
             yield self._embedded(SV), np.vstack([SB[:, 0::2], SB[:, 1::2]])
 

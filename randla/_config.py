@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from . import _check, _cpu
+from . import _backend, _check, _cpu
 
 
 def set_num_threads(k: int) -> None:
@@ -24,6 +23,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         raise ValueError(f"mode must be 'stdout' or 'dicts'; got {mode!r}")
     from . import __version__
 
+    devices = _backend.cuda_devices()
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     config = {
         "randla": __version__,
@@ -37,7 +37,8 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "openmp": _cpu.has_openmp(),
         "threads": _cpu.max_threads(),
         "blas": f"{blas.get('name')} {blas.get('version')}",
-        "cuda": importlib.util.find_spec("randla._cuda") is not None,
+        "cuda": devices is not None,
+        "cuda devices": devices or 0,
     }
     if mode == "dicts":
         return config

@@ -12,7 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _check
+from ._backend import namespace, on_device, to_host
 from ._complex import Complex, ComplexOperator
+from ._device import DeviceDense
 from ._scaled import RowScaled
 from ._tall import Blocks, Dense, Operator, Sparse, TallMatrix
 from .blocks import RowBlocks, as_row_blocks
@@ -21,11 +23,11 @@ from .result import Evidence, LstsqResult
 __all__ = ["Blocks", "Dense", "Operator", "Posed", "RowBlocks", "Sparse", "TallMatrix", "argument", "is_complex", "wrap"]
 
 
-def argument(A: Any) -> Any:
+def argument(A: Any, *, device: bool = False) -> Any:
     """A checked: array, CSR, operator or RowBlocks that can be read more than once."""
     blocks = as_row_blocks(A)
     if blocks is None:
-        return _check.matrix(A, "A", operators=True)
+        return _check.matrix(A, "A", operators=True, device=device)
     blocks.require_many_passes()
     return blocks
 
@@ -37,6 +39,8 @@ def is_complex(A: Any) -> bool:
 
 def wrap(A: Any, weights: np.ndarray | None = None) -> TallMatrix:
     """The wrapper for a checked matrix, with weights for its rows."""
+    if on_device(A):
+        return Complex(A, weights) if is_complex(A) else DeviceDense(A, weights)
     if not (isinstance(A, np.ndarray | RowBlocks) or sp.issparse(A)):
         return ComplexOperator(A, weights) if is_complex(A) else Operator(A, weights)
     if is_complex(A):
@@ -70,15 +74,15 @@ class Posed:
         if not self.complex:
             return v
         if self.matrix.copies == 2:
-            return np.concatenate([v.real, v.imag], axis=axis)
+            return namespace(v).concatenate([v.real, v.imag], axis=axis)
         v = v.reshape(len(v), -1)
-        return np.concatenate([v.real, v.imag], axis=1)
+        return namespace(v).concatenate([v.real, v.imag], axis=1)
 
     def guess(self, x0: np.ndarray | None) -> np.ndarray | None:
         """Rows of the real problem."""
         if x0 is None:
             return None
-        x = self._real(x0, axis=0)
+        x = to_host(self._real(x0, axis=0))
         return np.ascontiguousarray(x.reshape(len(x), -1).T, dtype=np.float64)
 
     def callback(self, callback: Callable[[Any], None] | None) -> Callable[[Any], None] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from . import _check, _cpu
+from . import _backend, _check, _cpu
 
 if TYPE_CHECKING:
     from .families import Distribution
@@ -25,7 +25,7 @@ def _by_real_parts(A: Any, apply: Callable[[Any], np.ndarray]) -> np.ndarray:
 
 def _complex(real: np.ndarray, imag: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """real + 1j imag, except that an infinite part does not make the other one NaN."""
-    out = np.empty(real.shape, dtype)
+    out = _backend.namespace(real).empty(real.shape, dtype)
     out.real, out.imag = real, imag
     return out
 
@@ -53,7 +53,7 @@ class _Products:
         return self._transposed()
 
     def __matmul__(self, X: Any) -> np.ndarray:
-        x = _check.csr(X, "X") if sp.issparse(X) else _check.array(X, "X")
+        x = _check.csr(X, "X") if sp.issparse(X) else _check.array(X, "X", device=True)
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise ValueError(f"S @ X: X must have {self.shape[1]} rows, as S has shape {self.shape}; got shape {x.shape}")
         if x.ndim == 1:
@@ -61,7 +61,7 @@ class _Products:
         return _by_real_parts(x, self._times)
 
     def __rmatmul__(self, X: Any) -> np.ndarray:
-        x = X if sp.issparse(X) else _check.array(X, "X")
+        x = X if sp.issparse(X) else _check.array(X, "X", device=True)
         if x.ndim not in (1, 2) or x.shape[-1] != self.shape[0]:
             raise ValueError(f"X @ S: X must have {self.shape[0]} columns, as S has shape {self.shape}; got shape {x.shape}")
         return (self._transposed() @ x.T).T
@@ -86,7 +86,8 @@ class _Products:
 class SketchOperator(_Products):
     """A random (d, m) matrix S with E ||S x||^2 = ||x||^2, given by distribution, shape and seed.
 
-    `S @ A` takes dense arrays of any strides and CSR/CSC matrices, 1-D or 2-D, and keeps the dtype of A.
+    `S @ A` takes dense arrays of any strides and CSR/CSC matrices, 1-D or 2-D, and keeps the dtype of A. Arrays of
+    a CUDA device (CuPy, torch) give CuPy arrays.
     `S.distribution.sample(d, m, rng=S.seed)` is S again.
     """
 
@@ -95,7 +96,7 @@ class SketchOperator(_Products):
     seed: int
 
     def _times(self, X: _check.Matrix) -> np.ndarray:
-        out = np.zeros((self.shape[0], X.shape[1]), X.dtype)
+        out = _backend.namespace(X).zeros((self.shape[0], X.shape[1]), X.dtype)
         self.distribution._apply(self, X, 0, out)
         return out
 
@@ -173,7 +174,7 @@ class TransposedSketch(_Products):
 
     def _times(self, X: _check.Matrix) -> np.ndarray:
         Y = X.toarray() if sp.issparse(X) else X
-        out = np.empty((self.shape[0], Y.shape[1]), Y.dtype)
+        out = _backend.namespace(Y).empty((self.shape[0], Y.shape[1]), Y.dtype)
         self.operator.distribution._adjoint(self.operator, Y, 0, out)
         return out
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ._backend import like, to_host
 from ._factor import Factor
 from ._matrix import TallMatrix
 from ._numeric import norms as row_norms
@@ -65,8 +66,8 @@ class Problem:
     ):
         self.matrix, self.ridge, self.factor, self.b = matrix, ridge, factor, b
         self.dtype, self.start_time = dtype, start_time
-        self.unit = powers_of_two(np.abs(B).max(axis=1, initial=0.0))
-        B *= self.unit[:, None]
+        self.unit = powers_of_two(to_host(abs(B).max(axis=1)) if B.size else np.zeros(len(B)))
+        B *= like(B, self.unit[:, None])
         self.B = B
         self.start = factor.start * self.unit[:, None]
         scale = factor.scale

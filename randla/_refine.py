@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import _forward, krylov
+from ._device import DeviceDense, Inner
 from ._numeric import norms as row_norms
 from ._problem import Iterates, Options, Outcome, Problem, Run
 from .result import Status
@@ -38,6 +39,7 @@ def refine(problem: Problem, guess: np.ndarray | None, options: Options) -> Outc
 def _cycles(problem: Problem, run: Iterates) -> Outcome:
     factor, certificate, options = problem.factor, problem.stopping, run.options
     trust = krylov.attainable(factor.cond)
+    inner = Inner(problem.matrix, factor, problem.ridge) if isinstance(problem.matrix, DeviceDense) else None
     idle = np.zeros(len(run.X), dtype=int)
     last = np.full(len(run.X), np.inf)
     for _ in range(_MAX_CYCLES):
@@ -58,13 +60,14 @@ def _cycles(problem: Problem, run: Iterates) -> Outcome:
             live: np.ndarray,
             S: np.ndarray,
             Y: np.ndarray,
+            steps: int = 1,
             rows: np.ndarray = rows,
             base: np.ndarray = base,
             size: np.ndarray = size,
             everything: np.ndarray = everything,
             shown: np.ndarray = shown,
         ) -> np.ndarray:
-            run.iterations += 1
+            run.iterations += steps
             X = base[live] + factor.apply(Y)
             estimates = certificate.upper_bounds(X, S)
             if (estimates <= 64 * run.tol).all():
@@ -73,14 +76,19 @@ def _cycles(problem: Problem, run: Iterates) -> Outcome:
             run.note(everything, lambda: shown)
             return (estimates <= 0.5 * run.tol) | (row_norms(S) <= trust * size[live]) | (run.iterations >= options.maxiter)
 
-        limit = options.maxiter - run.iterations
+        limit, tail = options.maxiter - run.iterations, max(trust, float((run.tol / before).min()))
         if options.method == "fossils":
-            Y, diverged = krylov.heavy_ball(problem.normal, C, progress, limit, factor.distortion)
+            if inner is None:
+                Y, diverged = krylov.heavy_ball(problem.normal, C, progress, limit, factor.distortion)
+            else:
+                Y, diverged = inner.heavy_ball(C, progress, limit, factor.distortion, tail)
             if diverged and krylov.widened(factor.distortion) > factor.distortion:
                 factor.distortion = krylov.widened(factor.distortion)
                 shrinking[:] = True  # a cycle that failed for this reason is no reason to give up
-        else:
+        elif inner is None:
             Y = krylov.conjugate_gradients(problem.normal, C, progress, limit)
+        else:
+            Y = inner.conjugate_gradients(C, progress, limit, factor.distortion, tail)
         errors = run.step(problem.settle(base + factor.apply(Y)), rows)
         idle[rows] = np.where((errors > 0.3 * before) & ~shrinking, idle[rows] + 1, 0)
     return run.outcome(Status.STAGNATED if run.unconverged() else Status.CONVERGED)

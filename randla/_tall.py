@@ -38,6 +38,7 @@ class TallMatrix:
 
     default_sketch: Distribution = SparseStack()
     copies = 1  # how many singular values stand for one of the caller's A
+    reduces_sketch = False  # whether a sketch comes as a triangle with the same Gram matrix
     by_products = False  # whether A is known by its products with vectors alone
 
     def __init__(self, A: Any, weights: np.ndarray | None = None):

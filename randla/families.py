@@ -7,17 +7,19 @@ chunks and instruction sets cannot change it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.fft
 import scipy.sparse as sp
 
 from . import _check, _cpu
+from ._backend import cosine_transform, kernels, like, namespace, on_device
 from ._operator import SketchOperator
 from ._random import random_words, uniform
 
 _TILE = 1 << 20  # entries of a dense S made at a time: 8 MB
+_PANEL = 1 << 21  # the same on a device, where a product with few columns of S wastes its units
 _TRANSFORM_COLUMNS = 16  # columns of A in one call of a cosine transform
 _ROW_SAMPLE = 11  # stream, see docs/definitions.md
 _TRANSFORM_SIGNS = 8
@@ -53,11 +55,12 @@ class Distribution:
 
 def _add_listed(S: sp.csr_array, A: _check.Matrix, out: np.ndarray) -> None:
     """out += S @ A for a sketch whose entries are listed."""
-    entries = _cpu.Entries(S.indptr.astype(np.int64), S.indices.astype(np.int64), S.data.astype(np.float64))
+    listed = S.indptr.astype(np.int64), S.indices.astype(np.int64), S.data.astype(np.float64)
+    entries = kernels(A).Entries(*(like(A, part) for part in listed))
     if sp.issparse(A):
         _cpu.gather_csr(entries, np.ascontiguousarray(A.data), A.indptr, A.indices, A.shape[1], out)
     else:
-        _cpu.gather(entries, A, out)
+        kernels(A).gather(entries, A, out)
 
 
 class _ByColumns(Distribution):
@@ -99,10 +102,10 @@ class _Sparse(_ByColumns):
             data = np.ascontiguousarray(A.data)
             _cpu.sparse_sketch_csr(*self._arguments(s), first, s.seed, data, A.indptr, A.indices, A.shape[1], j0, out)
         else:
-            _cpu.sparse_sketch(*self._arguments(s), first, s.seed, A, j0, out)
+            kernels(A).sparse_sketch(*self._arguments(s), first, s.seed, A, j0, out)
 
     def _adjoint(self, s: SketchOperator, Y: np.ndarray, j0: int, out: np.ndarray) -> None:
-        _cpu.sparse_sketch_adjoint(*self._arguments(s), 0, s.seed, Y, j0, out)
+        kernels(Y).sparse_sketch_adjoint(*self._arguments(s), 0, s.seed, Y, j0, out)
 
 
 class _Stack(_Sparse):
@@ -112,7 +115,7 @@ class _Stack(_Sparse):
         """The map A -> the rows of S @ A from block `first` on, where all blocks have one size."""
 
         def rows(A: _check.Matrix) -> np.ndarray:
-            out = np.zeros((s.shape[0] // self.nnz * (self.nnz - first), A.shape[1]), A.dtype)
+            out = namespace(A).zeros((s.shape[0] // self.nnz * (self.nnz - first), A.shape[1]), A.dtype)
             self._apply(s, A, 0, out, first)
             return out
 
@@ -174,7 +177,7 @@ class BlockSRHT(_ByColumns):
 
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
         if not sp.issparse(A):
-            _cpu.block_srht(*s.shape, self.block, s.seed, A, j0, 0, self._blocks(s.shape[0]), out)
+            kernels(A).block_srht(*s.shape, self.block, s.seed, A, j0, 0, self._blocks(s.shape[0]), out)
             return
         # A group mixes rows of different patterns: every entry of A counts `block` times. Listed window by window.
         window = 64 * self.block
@@ -183,7 +186,7 @@ class BlockSRHT(_ByColumns):
             _add_listed(self._csc(s, low, high).tocsr(), A[low - j0 : high - j0], out)
 
     def _adjoint(self, s: SketchOperator, Y: np.ndarray, j0: int, out: np.ndarray) -> None:
-        _cpu.block_srht_adjoint(*s.shape, self.block, s.seed, Y, j0, out)
+        kernels(Y).block_srht_adjoint(*s.shape, self.block, s.seed, Y, j0, out)
 
 
 class _Dense(Distribution):
@@ -193,6 +196,10 @@ class _Dense(Distribution):
 
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
         d = s.shape[0]
+        if on_device(A):
+            for j, panel in self._panels(s, A, j0, A.shape[0]):
+                out += panel @ A[j : j + panel.shape[1]]
+            return
         if not sp.issparse(A):
             _cpu.dense_product(self._family, d, s.seed, A, j0, out)
             return
@@ -207,8 +214,20 @@ class _Dense(Distribution):
         out += total.T
 
     def _adjoint(self, s: SketchOperator, Y: np.ndarray, j0: int, out: np.ndarray) -> None:
+        if on_device(Y):
+            for j, panel in self._panels(s, Y, j0, out.shape[0]):
+                out[j : j + panel.shape[1]] = panel.T @ Y
+            return
         out[:] = 0
         _cpu.dense_product_adjoint(self._family, s.shape[0], s.seed, Y, j0, out)
+
+    def _panels(self, s: SketchOperator, like: Any, j0: int, count: int) -> Iterator[tuple[int, Any]]:
+        """Columns j0 .. j0 + count - 1 of S on the device of an array, as many at a time as stay in its cache."""
+        width = max(16, _PANEL // s.shape[0])
+        for j in range(0, count, width):
+            panel = namespace(like).empty((s.shape[0], min(width, count - j)), like.dtype)
+            kernels(like).dense_sketch(self._family, s.shape[0], s.seed, panel, 0, j0 + j)
+            yield j, panel
 
     def _block(self, s: SketchOperator, i0: int, i1: int, j0: int, j1: int) -> np.ndarray:
         out = np.empty((i1 - i0, j1 - j0))
@@ -358,34 +377,41 @@ class SRTT(Distribution):
                 self._apply(s, strip, j0, part)
                 out[:, c : c + strip.shape[1]] += part
         elif self.transform == "hadamard":
-            _cpu.srtt(*s.shape, self.rounds, s.seed, A, j0, out)
+            kernels(A).srtt(*s.shape, self.rounds, s.seed, *self._kept_on_device(s, A), A, j0, out)
         else:
             self._cosines(s, A, j0, out)
 
     def _adjoint(self, s: SketchOperator, Y: np.ndarray, j0: int, out: np.ndarray) -> None:
         if self.transform == "hadamard":
-            _cpu.srtt_adjoint(*s.shape, self.rounds, s.seed, Y, j0, out)
+            kernels(Y).srtt_adjoint(*s.shape, self.rounds, s.seed, *self._kept_on_device(s, Y), Y, j0, out)
             return
-        d, m = s.shape
-        kept = _cpu.transform_rows(d, max(m, 1), s.seed)
+        (d, m), xp = s.shape, namespace(Y)
+        kept = like(Y, _cpu.transform_rows(d, max(m, 1), s.seed))
         for c in range(0, out.shape[1] if m else 0, _TRANSFORM_COLUMNS):
             y = Y[:, c : c + _TRANSFORM_COLUMNS]
-            X = np.zeros((y.shape[1], m), out.dtype)
-            np.add.at(X.T, kept, y)
+            X = xp.zeros((y.shape[1], m), out.dtype)
+            xp.add.at(X.T, kept, y)
             for k in reversed(range(self.rounds)):
-                X = _cosine_transform(scipy.fft.idct, X) * self._signs(s, k).astype(out.dtype)
+                X = cosine_transform("idct", X) * like(Y, self._signs(s, k).astype(out.dtype))
             out[:, c : c + y.shape[1]] = X[:, j0 : j0 + len(out)].T * out.dtype.type(np.sqrt(m / d))
+
+    def _kept_on_device(self, s: SketchOperator, a: Any) -> tuple[Any, ...]:
+        """The rows that S keeps, which are drawn one after another: the kernels of a device are given them."""
+        if not on_device(a):
+            return ()
+        d, m = s.shape
+        return (like(a, _cpu.transform_rows(d, 1 << max(m - 1, 0).bit_length(), s.seed)),)
 
     def _cosines(self, s: SketchOperator, A: np.ndarray, j0: int, out: np.ndarray) -> None:
         d, m = s.shape
-        kept = _cpu.transform_rows(d, max(m, 1), s.seed)
+        kept = like(A, _cpu.transform_rows(d, max(m, 1), s.seed))
         for c in range(0, A.shape[1] if len(A) else 0, _TRANSFORM_COLUMNS):
             columns = A[:, c : c + _TRANSFORM_COLUMNS]
-            X = np.zeros((columns.shape[1], m), out.dtype)
+            X = namespace(A).zeros((columns.shape[1], m), out.dtype)
             X[:, j0 : j0 + len(A)] = columns.T
             for k in range(self.rounds):
-                X *= self._signs(s, k).astype(out.dtype)
-                X = _cosine_transform(scipy.fft.dct, X)
+                X *= like(A, self._signs(s, k).astype(out.dtype))
+                X = cosine_transform("dct", X)
             out[:, c : c + columns.shape[1]] += X[:, kept].T * out.dtype.type(np.sqrt(m / d))
 
     def _signs(self, s: SketchOperator, k: int) -> np.ndarray:
@@ -403,7 +429,3 @@ class SRTT(Distribution):
         out = np.empty((columns, rows))
         self._adjoint(s, np.eye(s.shape[0], rows, -i0), j0, out)
         return out.T
-
-
-def _cosine_transform(transform: Any, X: np.ndarray) -> np.ndarray:
-    return transform(X, type=2, norm="ortho", axis=1, overwrite_x=True, workers=_cpu.max_threads())

@@ -15,7 +15,7 @@ import numpy as np
 MOST_DISTORTED = 0.9  # a fixed iteration for more takes hundreds of passes
 
 Normal = Callable[[np.ndarray], np.ndarray]
-Progress = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Progress = Callable[..., np.ndarray]
 
 
 def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _check, plan
+from ._backend import like, namespace, on_device, same_device
 from ._direct import solve_directly
 from ._matrix import Posed, RowBlocks, TallMatrix, argument, is_complex
 from ._minimum_norm import METHODS as WIDE_METHODS
@@ -51,7 +52,8 @@ def lstsq(
     A : array (m, n), CSR/CSC matrix, LinearOperator or RowBlocks
         float32, float64, complex64 or complex128 (integers are converted to float64). Any strides, memory-mapped or not, read
         only, never copied or changed by the iterative methods. A list of 2-D arrays, or any other iterable of blocks of
-        rows that can be read again, is taken as RowBlocks. m < n asks for the solution of minimum norm.
+        rows that can be read again, is taken as RowBlocks. m < n asks for the solution of minimum norm. Dense A and b of a CUDA
+        device (CuPy, torch), m >= n, are solved there by the methods but "direct" and "lsqr"; x is a CuPy array.
     b : array (m,) or (m, k)
     ridge : float
         Weight of ||x||^2.
@@ -112,18 +114,20 @@ def lstsq(
     TypeError, ValueError
         Unsuitable arguments; NaN or infinite entries.
     """
-    a = argument(A)
-    rhs = _check.array(b, "b")
+    a = argument(A, device=True)
+    rhs = _check.array(b, "b", device=True)
+    same_device(A=a, b=rhs, weights=weights, x0=x0)
     m, n = a.shape
     if rhs.ndim not in (1, 2) or rhs.shape[0] != m:
         raise ValueError(f"b must have shape ({m},) or ({m}, k), as A has shape {tuple(a.shape)}; got {rhs.shape}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     ridge = _check.real(ridge, "ridge")
-    w = None if weights is None else _check.weights(weights, m)
+    w = None if weights is None else _check.weights(weights, m, device=True)
     if w is not None and not w.all():
         _check.finite(rhs, "b")
-        rhs = np.where((w > 0).reshape(-1, *[1] * (rhs.ndim - 1)), rhs, 0)  # nothing of a dropped row may decide units
+        # Nothing of a dropped row may decide units.
+        rhs = namespace(rhs).where((w > 0).reshape(-1, *[1] * (rhs.ndim - 1)), rhs, 0)
     tol = None if tol is None else _check.real(tol, "tol", strict=True)
     rcond = None if rcond is None else _check.real(rcond, "rcond")
     maxiter = 500 if maxiter is None else _check.integer(maxiter, "maxiter", 1)
@@ -135,6 +139,10 @@ def lstsq(
         sketch_size = _check.integer(sketch_size, "sketch_size", 1 if ridge else max(min(m, n), 1))
     seed = None if rng is None else _check.seed(rng)
 
+    if on_device(a) and m < n:
+        raise ValueError(f"A must have at least as many rows as columns where it is on a device; got shape {tuple(a.shape)}")
+    if on_device(a) and method in ("direct", "lsqr"):
+        raise ValueError(f"method must not be 'direct' or 'lsqr' where A is on a device; got {method!r}")
     chosen = plan.choose(a, rhs, method, allow_copy=allow_copy, sketched=sketch is not None or sketch_size is not None)
     if chosen == "direct":
         if not isinstance(a, np.ndarray):
@@ -182,7 +190,7 @@ def _check_method(method: str, a: Any, ridge: float, sketch: Any) -> None:
         )
     if isinstance(a, RowBlocks) and m < n:
         raise ValueError(f"A must have at least as many rows as columns where it comes in row blocks; got shape {a.shape}")
-    if method == "cholqr" and not (isinstance(a, np.ndarray | RowBlocks) or sp.issparse(a)):
+    if method == "cholqr" and not (isinstance(a, np.ndarray | RowBlocks) or sp.issparse(a) or on_device(a)):
         raise TypeError(f"method 'cholqr' needs rows of A; got {type(a).__name__}")
     if method == "linf":
         if ridge:
@@ -192,7 +200,7 @@ def _check_method(method: str, a: Any, ridge: float, sketch: Any) -> None:
 
 
 def _guess(x0: Any, n: int, b: np.ndarray, complex_problem: bool) -> np.ndarray:
-    x = _check.array(x0, "x0")
+    x = _check.array(x0, "x0", device=True)
     wanted = (n, *b.shape[1:])
     if x.shape != wanted:
         raise ValueError(f"x0 must have shape {wanted}, as A has {n} columns and b has shape {b.shape}; got {x.shape}")
@@ -205,7 +213,7 @@ def _guess(x0: Any, n: int, b: np.ndarray, complex_problem: bool) -> np.ndarray:
 def _solve(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, guess: np.ndarray | None, options: Options) -> LstsqResult:
     start_time = time.perf_counter()
     n = matrix.shape[1]
-    B = np.array(b.reshape(len(b), -1).T, dtype=np.float64, order="C")
+    B = namespace(b).array(b.reshape(len(b), -1).T, dtype=np.float64, order="C")
     eps = float(np.finfo(dtype).eps)
     method, seed = options.method, options.seed
     d, asked = plan.sketch_size(matrix, method, len(B), eps), options.sketch_size
@@ -224,7 +232,7 @@ def _solve(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, guess: np.ndarray
             status = Status.RANK_DEFICIENT
         notes = rank_note(factor.rank // matrix.copies, n // matrix.copies, cut)
     return LstsqResult(
-        as_solution(outcome.X, b, dtype),
+        like(b, as_solution(outcome.X, b, dtype)),
         per_column(outcome.residual_norms, b),
         evidence=lambda: Evidence(
             per_column(outcome.backward_errors, b),

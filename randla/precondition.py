@@ -179,7 +179,7 @@ def sketched_factor(
     d = d if asked is None or asked < n else asked
     powers = powers_of_two if scale_columns else _one_power_of_two
     again: Slices = partial(slices, d)
-    if not isinstance(matrix.A, np.ndarray) and d * n <= _HELD:
+    if not isinstance(matrix.A, np.ndarray) and (matrix.reduces_sketch or d * n <= _HELD):
         # Of a dense matrix a sketch is made anew as fast as read; of others it is kept for a second factorization.
         kept = list(slices(d))
         for SA, _ in kept:

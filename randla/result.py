@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ._backend import to_host
+
 
 class LstsqWarning(UserWarning):
     """Numerical trouble in a least-squares solve: rank deficiency, stagnation, too few iterations."""
@@ -187,4 +189,5 @@ class LstsqResult(HasStatus):
     def __repr__(self) -> str:
         names = ("status", "method", "residual_norm", "backward_error", "error_bound", "rank", "cond", "iterations")
         rows = [f"{name:>16}: {getattr(self, name)}" for name in (*names, "passes", "seed")]
-        return "\n".join([f"{'message':>16}: {self.message}", *rows, f"{'x':>16}: {np.array2string(self.x, threshold=8)}"])
+        x = np.array2string(to_host(self.x), threshold=8)
+        return "\n".join([f"{'message':>16}: {self.message}", *rows, f"{'x':>16}: {x}"])

@@ -54,7 +54,7 @@ def sketch(A: Any, d: int, distribution: Distribution | None = None, *, rng: Any
     blocks = as_row_blocks(A)
     if blocks is not None:
         return _sketch_blocks(chosen.sample(d, blocks.shape[0], rng=rng), blocks)
-    a = A if sp.issparse(A) else _check.array(A, "A")
+    a = A if sp.issparse(A) else _check.array(A, "A", device=True)
     if a.ndim not in (1, 2):
         raise ValueError(f"A must have 1 or 2 dimensions; got {a.ndim}")
     return chosen.sample(d, a.shape[0], rng=rng) @ a

@@ -15,6 +15,8 @@ from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
 from .. import _check, _cpu
+from .._backend import Array, namespace, on_device, same_device
+from . import _device
 from ._merge import merged
 from ._places import kept, scattered, taken
 from .pattern import Chain, Pattern
@@ -33,7 +35,7 @@ class _Structured(LinearOperator):
     __array_ufunc__ = None
     __array_priority__ = 100
 
-    def apply(self, X: Any, axis: int = 0, *, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, X: Any, axis: int = 0, *, out: Array | None = None) -> Array:
         raise NotImplementedError
 
     @property
@@ -61,7 +63,7 @@ class _Structured(LinearOperator):
             return self._product._times(other._product)
         if isinstance(other, LinearOperator):
             return super().__matmul__(other)
-        x = _check.array(other, "X")
+        x = _check.array(other, "X", device=True)
         if x.ndim not in (1, 2):
             raise ValueError(f"X must have 1 or 2 dimensions; got {x.ndim}")
         return self.apply(x)
@@ -151,7 +153,7 @@ class KroneckerSparse(_Structured):
         """The elementwise conjugate."""
         return KroneckerSparse(self.values.conj())
 
-    def apply(self, X: Any, axis: int = 0, *, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, X: Any, axis: int = 0, *, out: Array | None = None) -> Array:
         """Multiply along one axis; see `Product.apply`."""
         return self._product.apply(X, axis, out=out)
 
@@ -210,7 +212,7 @@ class Product(_Structured):
         self.cols = None if cols is None else kept(cols, n, "cols")
         shape = (m if self.rows is None else len(self.rows), n if self.cols is None else len(self.cols))
         super().__init__(np.result_type(*(factor.dtype for factor in self.factors)), shape)
-        self._plans: dict[tuple[np.dtype, bool], Any] = {}
+        self._plans: dict[tuple[Any, ...], Any] = {}  # and what the device has of this product
 
     @property
     def n_params(self) -> int:
@@ -229,14 +231,17 @@ class Product(_Structured):
         """The kernel's own copy of the factors, in the order of application."""
         plan = self._plans.get((dtype, merge))
         if plan is None:
-            stages = [(factor.pattern, factor.values) for factor in self.factors]
-            stages = merged(stages, dtype) if merge else stages
-            patterns = [tuple(pattern) for pattern, _ in reversed(stages)]
-            values = [np.ascontiguousarray(v.transpose(0, 3, 1, 2), dtype=dtype) for _, v in reversed(stages)]
-            plan = self._plans[dtype, merge] = _PLANS[dtype](patterns, values)
+            plan = self._plans[dtype, merge] = _PLANS[dtype](*self._stages(dtype, merge))
         return plan
 
-    def apply(self, X: Any, axis: int = 0, *, out: np.ndarray | None = None) -> np.ndarray:
+    def _stages(self, dtype: np.dtype, merge: bool) -> tuple[list[tuple[int, int, int, int]], list[np.ndarray]]:
+        """Patterns and values (a, d, b, c), that of the stage applied first before the others."""
+        stages = [(factor.pattern, factor.values) for factor in self.factors]
+        stages = merged(stages, dtype) if merge else stages
+        values = [np.ascontiguousarray(v.transpose(0, 3, 1, 2), dtype=dtype) for _, v in reversed(stages)]
+        return [(p.a, p.b, p.c, p.d) for p, _ in reversed(stages)], values
+
+    def apply(self, X: Any, axis: int = 0, *, out: Array | None = None) -> Array:
         """Multiply along one axis of an array of any number of dimensions; for axis = -1 the batch comes first.
 
         Parameters
@@ -250,13 +255,14 @@ class Product(_Structured):
         Returns
         -------
         ndarray
-            X with self.shape[0] in the place of self.shape[1], in the dtype that both promote to; `out` if given. The bits of a
-            vector do not depend on those beside it, on the layout, or on the number of threads.
+            X with self.shape[0] in the place of self.shape[1], in the dtype that both promote to; `out` if given. For an X on a
+            CUDA device a CuPy array there. The bits of a vector do not depend on those beside it, on the layout, or on the
+            number of threads; those of a device are others than those of the host.
 
         Raises
         ------
         TypeError
-            For unsuitable dtypes, and an `out` of another dtype.
+            For unsuitable dtypes, an `out` of another dtype, X and `out` of which one is on the host and one on a device.
         ValueError
             For unsuitable shapes, and an `out` of another shape, that is read-only or that shares memory with X.
 
@@ -268,15 +274,18 @@ class Product(_Structured):
             Y = self._multiply(X, X.ndim == 2 and axis != 0)
             if Y is not None:
                 return Y
-        x = _check.array(X, "X")
+        x = _check.array(X, "X", device=True)
         if x.ndim == 0:
             raise ValueError("X must have at least 1 dimension; got 0")
         axis = _check.integer(axis, "axis", -x.ndim, x.ndim - 1) % x.ndim
         if x.shape[axis] != self.shape[1]:
             raise ValueError(f"X must have length {self.shape[1]} along axis {axis}; got shape {x.shape}")
+        dtype = np.result_type(self.dtype, x.dtype)
+        same_device(X=x, out=out)
+        if on_device(x):
+            return _device.apply(self, x, axis, dtype, out)
         rest = (*x.shape[:axis], *x.shape[axis + 1 :])
         batch_first = axis == x.ndim - 1 and x.ndim > 1
-        dtype = np.result_type(self.dtype, x.dtype)
         if out is not None:
             _require_result(out, (*x.shape[:axis], self.shape[0], *x.shape[axis + 1 :]), dtype, X, x)
         if batch_first:
@@ -421,7 +430,7 @@ class Product(_Structured):
 
     # Gradients and files.
 
-    def vjp(self, X: Any, G: Any) -> tuple[list[np.ndarray], np.ndarray]:
+    def vjp(self, X: Any, G: Any) -> tuple[list[Array], Array]:
         """Gradients of F through Y = self @ X for G = dF/dY: those of the values of every factor, and dF/dX.
 
         dF/dX = self.H @ G and dF/dK_l = G_l X_l^H on the pattern of K_l: for complex values the convention of PyTorch, whose
@@ -435,33 +444,29 @@ class Product(_Structured):
         Returns
         -------
         gradients : list of ndarray
-            One (a, b, c, d) for every factor.
+            One (a, b, c, d) for every factor, where X is.
         dX : ndarray
             Of the shape of X.
 
         Raises
         ------
         TypeError, ValueError
-            For unsuitable dtypes and shapes.
+            For unsuitable dtypes and shapes, X and G of which one is on the host and one on a device.
         """
-        x, g = _check.array(X, "X"), _check.array(G, "G")
+        x, g = _check.array(X, "X", device=True), _check.array(G, "G", device=True)
+        same_device(X=x, G=g)
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise ValueError(f"X must have shape ({self.shape[1]},) or ({self.shape[1]}, k); got {x.shape}")
         if g.shape != (self.shape[0], *x.shape[1:]):
             raise ValueError(f"G must have shape {(self.shape[0], *x.shape[1:])}; got {g.shape}")
         dtype = np.result_type(self.dtype, x.dtype, g.dtype)
-        inputs, outputs = _column(x).astype(dtype, copy=False), _column(g).astype(dtype, copy=False)
-        inputs = inputs if self.cols is None else scattered(inputs, self.cols, self.chain.shape[1])
-        outputs = outputs if self.rows is None else scattered(outputs, self.rows, self.chain.shape[0])
-        dX, dw = _cpu.empty(dtype, inputs.shape), np.empty(self.n_params, dtype)
-        self._plan(dtype, merge=False).gradient(inputs, outputs, dX, dw)
+        dX, dw = (_device.gradient if on_device(x) else _gradient)(self, x, g, dtype)
         gradients, at = [], 0
         for factor in reversed(self.factors):
             a, b, c, d = factor.pattern
             values = dw[at : at + factor.n_params].reshape(a, d, b, c).transpose(0, 2, 3, 1)
-            gradients.append(np.ascontiguousarray(_in_field(values, factor.dtype)))
+            gradients.append(namespace(x).ascontiguousarray(_in_field(values, factor.dtype)))
             at += factor.n_params
-        dX = dX if self.cols is None else taken(dX, self.cols)
         return gradients[::-1], _in_field(dX, x.dtype).reshape(x.shape)
 
     def save(self, file: str | os.PathLike[str]) -> None:
@@ -503,6 +508,16 @@ class Product(_Structured):
 
 def _product_of(factors: tuple[KroneckerSparse, ...], rows: np.ndarray | None, cols: np.ndarray | None) -> Product:
     return Product(factors, rows=rows, cols=cols)
+
+
+def _gradient(product: Product, x: np.ndarray, g: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """dF/dX (n, k) and the gradients of all values, those of the factor that is applied first before the others."""
+    inputs, outputs = _column(x).astype(dtype, copy=False), _column(g).astype(dtype, copy=False)
+    inputs = inputs if product.cols is None else scattered(inputs, product.cols, product.chain.shape[1])
+    outputs = outputs if product.rows is None else scattered(outputs, product.rows, product.chain.shape[0])
+    dX, dw = _cpu.empty(dtype, inputs.shape), np.empty(product.n_params, dtype)
+    product._plan(dtype, merge=False).gradient(inputs, outputs, dX, dw)
+    return dX if product.cols is None else taken(dX, product.cols), dw
 
 
 def _require_result(out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: Any) -> None:

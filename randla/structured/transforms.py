@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from .. import _check, _cpu
+from .._backend import on_device, same_device
+from . import _device
 
 
-def fwht(X: Any, axis: int = 0, normalize: bool = False, *, out: np.ndarray | None = None) -> np.ndarray:
+def fwht(X: Any, axis: int = 0, normalize: bool = False, *, out: Any = None) -> Any:
     """Walsh-Hadamard transform along an axis: H X with H[i, j] = (-1)^popcount(i & j), in natural order.
 
     Parameters
@@ -25,31 +28,33 @@ def fwht(X: Any, axis: int = 0, normalize: bool = False, *, out: np.ndarray | No
     Returns
     -------
     ndarray
-        Of the shape and dtype of X; `out` if given. n log2(n) additions per vector, the same for every layout: results are
-        equal bit for bit along either axis and for any number of threads.
+        Of the shape and dtype of X, for an X on a CUDA device a CuPy array there; `out` if given. n log2(n) additions per
+        vector, the same for every layout: results are equal bit for bit along either axis and for any number of threads.
 
     Raises
     ------
     TypeError
-        Unsupported dtypes; an `out` of another dtype.
+        Unsupported dtypes; an `out` of another dtype; X and `out` of which one is on the host and one on a device.
     ValueError
         Lengths that are no power of two; axes that do not exist; an `out` of another shape or that cannot be written to.
     """
-    x = _check.array(X, "X")
+    x = _check.array(X, "X", device=True)
     if x.ndim == 0:
         raise ValueError("X must have at least 1 dimension; got 0")
     axis = _check.integer(axis, "axis", -x.ndim, x.ndim - 1) % x.ndim
     n = x.shape[axis]
     if n == 0 or n & (n - 1):
         raise ValueError(f"X must have a power of two as its length along axis {axis}; got {n}")
+    scale = 1 / math.sqrt(n) if normalize else 1.0
+    same_device(X=x, out=out)
+    if on_device(x):
+        return _device.fwht(x, axis, scale, out)
     if out is not None:
         if not isinstance(out, np.ndarray) or out.dtype != x.dtype:
             raise TypeError(f"out must be an array of dtype {x.dtype}; got {getattr(out, 'dtype', type(out).__name__)}")
         if out.shape != x.shape or not out.flags.writeable:
             what = "" if out.flags.writeable else ", read-only"
             raise ValueError(f"out must be writeable and of shape {x.shape}; got shape {out.shape}{what}")
-    scale = 1 / np.sqrt(n) if normalize else 1.0
-
     # Transposing both sides makes Fortran order what the kernel calls contiguous.
     flip = x.flags.f_contiguous and not x.flags.c_contiguous
     source, along = (x.T, x.ndim - 1 - axis) if flip else (x, axis)

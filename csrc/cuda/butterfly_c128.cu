@@ -1,0 +1,7 @@
+#include "cuda/butterfly.inl"
+
+namespace randla::cuda {
+
+RANDLA_BUTTERFLY(double, true)
+
+}  // namespace randla::cuda

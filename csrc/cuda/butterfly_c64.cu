@@ -1,0 +1,7 @@
+#include "cuda/butterfly.inl"
+
+namespace randla::cuda {
+
+RANDLA_BUTTERFLY(float, true)
+
+}  // namespace randla::cuda

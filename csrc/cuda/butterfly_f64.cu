@@ -1,0 +1,7 @@
+#include "cuda/butterfly.inl"
+
+namespace randla::cuda {
+
+RANDLA_BUTTERFLY(double, false)
+
+}  // namespace randla::cuda

@@ -1,0 +1,110 @@
+"""Which library an array belongs to, and which kernels take it.
+
+Only this file knows CuPy, and only when an array of a device comes.
+
+NumPy in, NumPy out; arrays of a device in, arrays of the device out. Arrays of other libraries that show
+`__cuda_array_interface__` (torch, numba) are taken as CuPy arrays of the same memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.fft
+
+from . import _cpu
+
+Array: TypeAlias = Any  # np.ndarray or cupy.ndarray
+
+
+def on_device(value: Any) -> bool:
+    """Whether the memory of an array is that of a CUDA device."""
+    return type(value) is not np.ndarray and hasattr(value, "__cuda_array_interface__")
+
+
+def namespace(a: Array) -> Any:
+    """numpy or cupy."""
+    return _cupy() if on_device(a) else np
+
+
+def kernels(a: Any) -> Any:
+    """The module with the kernels for this array: randla._cpu or randla._cuda, the same functions."""
+    return _cuda() if on_device(a) else _cpu
+
+
+def adopted(value: Any) -> Array:
+    """An array of a device as a CuPy array, sharing memory."""
+    _cuda()
+    return _cupy().asarray(value)
+
+
+def like(a: Array, value: np.ndarray) -> Array:
+    """A small array of the host where `a` is."""
+    return _cupy().asarray(value) if on_device(a) else value
+
+
+def to_host(a: Array) -> np.ndarray:
+    """Waits for the device."""
+    return _cupy().asnumpy(a) if on_device(a) else a
+
+
+def solve_triangular(R: Array, B: Array) -> Array:
+    """R^-1 B for an upper triangular R of a device."""
+    import cupyx.scipy.linalg
+
+    return cupyx.scipy.linalg.solve_triangular(R, B)
+
+
+def cosine_transform(name: str, X: Array) -> Array:
+    """The orthonormal "dct" or "idct" of every row; X may be overwritten."""
+    if on_device(X):
+        import cupyx.scipy.fft
+
+        return getattr(cupyx.scipy.fft, name)(X, type=2, norm="ortho", axis=1, overwrite_x=True)
+    return getattr(scipy.fft, name)(X, type=2, norm="ortho", axis=1, overwrite_x=True, workers=_cpu.max_threads())
+
+
+def kind(value: Any) -> str:
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__qualname__}"
+
+
+def same_device(**arrays: Any) -> None:
+    """Raise TypeError where some arrays are on a device and others are not: nothing is moved in silence."""
+    given = {name: value for name, value in arrays.items() if value is not None}
+    if len({on_device(value) for value in given.values()}) > 1:
+        names = " and ".join(given)
+        raise TypeError(f"{names} must all be on the host or all on the device; got {', '.join(map(kind, given.values()))}")
+
+
+@functools.cache
+def _cupy() -> ModuleType:
+    try:
+        import cupy
+    except ImportError:
+        raise ImportError("arrays of a CUDA device need CuPy: pip install 'randla[cuda]'") from None
+    return cupy
+
+
+@functools.cache
+def _cuda() -> ModuleType:
+    try:
+        from . import _cuda as module  # type: ignore[attr-defined]
+    except ImportError:
+        raise ImportError(
+            "arrays of a CUDA device need the CUDA kernels, which this installation lacks: install with nvcc and RANDLA_CUDA=1"
+        ) from None
+    cupy = _cupy()
+    module.use(lambda: cupy.cuda.get_current_stream().ptr, cupy.cuda.alloc)
+    return module
+
+
+def cuda_devices() -> int | None:
+    """How many devices there are, None without the CUDA kernels."""
+    try:
+        from . import _cuda as module  # type: ignore[attr-defined]
+    except ImportError:
+        return None
+    return int(module.device_count())

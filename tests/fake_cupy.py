@@ -1,0 +1,217 @@
+"""A stand-in for CuPy on the processor, as strict as the original: nothing crosses between host and device in silence.
+
+`install(monkeypatch)` puts it, and the CUDA kernels compiled for the processor, where randla looks for them. What happens on
+streams, and all timing, it cannot show.
+"""
+
+import functools
+import sys
+import types
+
+import emulated
+import numpy as np
+import scipy.fft
+import scipy.linalg
+import scipy.special
+
+from randla import _backend
+
+TRANSFERS = []  # every array that went to the host, so that tests can count them
+
+
+def _inside(value):
+    """The NumPy array within; arrays of the host are refused, as CuPy does."""
+    if isinstance(value, ndarray):
+        return value._a
+    if isinstance(value, np.ndarray) and value.ndim:
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, list | tuple):
+        return type(value)(_inside(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _inside(v) for k, v in value.items()}
+    return value
+
+
+def _outside(value):
+    if isinstance(value, np.ndarray | np.generic):
+        return ndarray(np.asarray(value))
+    if isinstance(value, tuple):
+        parts = [_outside(v) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def _lifted(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return _outside(function(*_inside(args), **_inside(kwargs)))
+
+    return call
+
+
+class ndarray:
+    __module__ = "cupy"
+    __array_priority__ = 100
+
+    def __init__(self, a):
+        self._a = a
+
+    @property
+    def __cuda_array_interface__(self):
+        a = self._a
+        about = {"shape": a.shape, "strides": a.strides, "typestr": a.dtype.str, "version": 3}
+        return about | {"data": (a.ctypes.data, not a.flags.writeable)}
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array.")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        if out is not None:
+            kwargs["out"] = tuple(_inside(o) for o in out)
+        found = getattr(ufunc, method)(*_inside(inputs), **kwargs)
+        return out[0] if out is not None else _outside(found)
+
+    def __array_function__(self, function, types, args, kwargs):
+        return _lifted(function)(*args, **kwargs)
+
+    def get(self):
+        TRANSFERS.append(self._a.shape)
+        return self._a.copy()
+
+    def item(self):
+        TRANSFERS.append(())
+        return self._a.item()
+
+    def __bool__(self):
+        TRANSFERS.append(())
+        return bool(self._a)
+
+    def __float__(self):
+        TRANSFERS.append(())
+        return float(self._a)
+
+    def __int__(self):
+        TRANSFERS.append(())
+        return int(self._a)
+
+    def __len__(self):
+        return len(self._a)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key):
+        return _outside(self._a[_inside(key)])
+
+    def __setitem__(self, key, value):
+        self._a[_inside(key)] = _inside(value)
+
+    def __setattr__(self, name, value):
+        if name == "_a":
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._a, name, _inside(value))
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self._a, name)
+        return _lifted(found) if callable(found) else _outside(found) if isinstance(found, np.ndarray) else found
+
+    def __repr__(self):
+        return f"fake{self._a!r}"
+
+
+def _operator(name):
+    def call(self, *others):
+        if any(isinstance(o, np.ndarray) and o.ndim for o in others) or not all(
+            isinstance(o, ndarray | np.generic | np.ndarray | int | float | complex | bool) for o in others
+        ):
+            return NotImplemented
+        found = getattr(self._a, name)(*(_inside(o) for o in others))
+        return found if found is NotImplemented else _outside(found)
+
+    return call
+
+
+_BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"]
+for _name in [f"__{r}{op}__" for op in _BINARY for r in ("", "r")]:
+    setattr(ndarray, _name, _operator(_name))
+for _name in ["lt", "le", "eq", "ne", "gt", "ge", "neg", "pos", "abs", "invert"]:
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+def _in_place(name):
+    def call(self, other):
+        getattr(self._a, name)(_inside(other))
+        return self
+
+    return call
+
+
+for _name in _BINARY:
+    if _name != "matmul":
+        setattr(ndarray, f"__i{_name}__", _in_place(f"__i{_name}__"))
+ndarray.__hash__ = None
+
+
+def _asarray(a, dtype=None, order=None, copy=None):
+    if isinstance(a, ndarray):
+        return a if dtype is None and order is None else ndarray(np.asarray(a._a, dtype, order=order))
+    if hasattr(a, "__cuda_array_interface__"):
+        return ndarray(np.asarray(a.array, dtype, order=order))
+    return ndarray(np.array(a, dtype, order=order))
+
+
+class _Module(types.ModuleType):
+    """Functions of a module of NumPy or SciPy for arrays of the device."""
+
+    def __init__(self, name, original):
+        super().__init__(name)
+        self.__dict__["_original"] = original
+
+    def __getattr__(self, name):
+        found = getattr(self._original, name)
+        if isinstance(found, np.ufunc):
+            call = _lifted(found)
+            call.at = _lifted(found.at)
+            return call
+        return _lifted(found) if callable(found) and not isinstance(found, type) else found
+
+
+def module():
+    """The stand-in for CuPy, and the modules by name that `import` should find."""
+    cupy = _Module("cupy", np)
+    cupy.ndarray, cupy.asarray = ndarray, _asarray
+    cupy.array = lambda a, *args, **kwargs: ndarray(np.array(_inside_any(a), *args, **kwargs))
+    cupy.asnumpy = lambda a: a.get()
+    cupy.linalg = _Module("cupy.linalg", np.linalg)
+    cupy.cuda = types.SimpleNamespace(
+        alloc=emulated.Memory,
+        get_current_stream=lambda: types.SimpleNamespace(ptr=0, synchronize=lambda: None),
+        is_available=lambda: True,
+    )
+    found = {"cupy": cupy, "cupyx": types.ModuleType("cupyx"), "cupyx.scipy": types.ModuleType("cupyx.scipy")}
+    for name, original in {"fft": scipy.fft, "linalg": scipy.linalg, "special": scipy.special}.items():
+        found[f"cupyx.scipy.{name}"] = _Module(f"cupyx.scipy.{name}", original)
+        setattr(found["cupyx.scipy"], name, found[f"cupyx.scipy.{name}"])
+    found["cupyx"].scipy = found["cupyx.scipy"]
+    for package in ("cupyx", "cupyx.scipy"):
+        found[package].__path__ = []
+    return cupy, found
+
+
+def _inside_any(a):
+    return a._a if isinstance(a, ndarray) else a
+
+
+def install(monkeypatch):
+    """Make randla take arrays of this module for arrays of a device; returns the module that stands for CuPy."""
+    cupy, modules = module()
+    kernels = emulated.module()
+    for name, value in modules.items():
+        monkeypatch.setitem(sys.modules, name, value)
+    monkeypatch.setattr(_backend, "_cupy", lambda: cupy)
+    monkeypatch.setattr(_backend, "_cuda", lambda: kernels)
+    TRANSFERS.clear()
+    return cupy
