@@ -12,7 +12,7 @@ from emulated import Memory, OnDevice
 cuda = pytest.importorskip("randla._cuda", reason="randla was built without CUDA")
 
 # Kernels whose speed is that of memory: they must load 16 bytes at a time.
-WIDE_LOADS = ("RowPass", "Butterfly")
+WIDE_LOADS = ("RowPass", "RunTile")
 # Of libraries, not ours.
 FOREIGN = ("cub",)
 

@@ -52,7 +52,14 @@ def multiplied(kernel, P, X, order):
     return Y
 
 
-def assert_products(P, batches=BATCHES, merge=True):
+def assert_close_to_host(Y, P, X):
+    wide = np.result_type(P.dtype, np.float64)
+    expected = Product([KroneckerSparse(f.values.astype(wide)) for f in P.factors]) @ X.astype(wide)
+    size = Product([KroneckerSparse(np.abs(f.values.astype(wide))) for f in P.factors]) @ np.abs(X.astype(wide))
+    assert np.all(np.abs(Y - expected) <= 6 * sum(p.c + 4 for p in P.chain) * np.finfo(P.dtype).eps * size)
+
+
+def assert_products(P, batches=BATCHES, merge=True, assert_close=assert_close):
     kernel, rng = plan(P, merge), np.random.default_rng(1)
     for batch in batches:
         X = random((P.shape[1], batch), P.dtype, rng)
@@ -78,8 +85,9 @@ def test_products_of_stages_that_were_not_merged(name, dtype):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_products_of_several_runs_and_of_large_blocks(name, dtype):
-    # Some packs of a row that come in whole, some that do not.
-    assert_products(random_product(LARGE[name], dtype), batches=(1, 8, 21) if len(name) > 4 else (8,))
+    # Rows of whole packs, and others; the oracle in extended precision would take a minute.
+    batches = (8,) if name.startswith("runs") else (1, 8, 21)
+    assert_products(random_product(LARGE[name], dtype), batches, assert_close=assert_close_to_host)
 
 
 def test_batches_of_several_chunks():

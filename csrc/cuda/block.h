@@ -224,7 +224,7 @@ void launch(const K& k, Grid grid, uintptr_t) {
     }
 }
 
-#else
+#elif defined(__CUDACC__)
 
 template <class K, int N, class T>
 __device__ __forceinline__ void sum_over_block(T (&sum)[N], T* between, int thread) {

@@ -117,7 +117,7 @@ struct ChainCall {
     while (1 << k.packs_bits < tile.packs) ++k.packs_bits;
     k.columns_first = k.in != Way::kTurned;
     k.together = tile.together, k.neighbours = tile.neighbours;
-    k.blocks = static_cast<int>(run.blocks), k.stride = static_cast<int>(run.stride), k.rows = run.rows;
+    k.blocks = static_cast<int>(run.blocks), k.stride = static_cast<int>(run.stride), k.side_packs = static_cast<int>(tile.bytes / (16 * run.sides));
     k.column_tiles = divided_up(Y.cols, tile.packs * V);
     k.neighbour_tiles = divided_up(run.stride, tile.neighbours);
     k.row_tiles = k.neighbour_tiles * divided_up(run.blocks, tile.together);

@@ -128,8 +128,8 @@ struct SliceSum {
   RANDLA_HD void phase(const Lane& lane, State&, Step) const {
     const int64_t i = lane.x * kThreads + lane.thread;
     if (i >= size) return;
-    T total = add ? dw[i] + partial[i] : partial[i];
-    for (int64_t slice = 1; slice < slices; ++slice) total += partial[slice * size + i];
+    T total = add ? dw[i] : T(0);
+    for (int64_t slice = 0; slice < slices; ++slice) total += partial[slice * size + i];
     dw[i] = total;
   }
 };

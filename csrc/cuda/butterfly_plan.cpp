@@ -111,7 +111,9 @@ ChainTile tile_run(const ChainRun& run, int size, int P, int64_t batch, int64_t 
     else
       break;
   }
-  return {static_cast<int>(packs), static_cast<int>(together), static_cast<int>(near), run.rows * near * together * packs * 16 * run.sides};
+  // Whole lines of 128 bytes, within which packs change places.
+  const int64_t bytes = divided_up(run.rows * near * together * packs, 8) * 128 * run.sides;
+  return {static_cast<int>(packs), static_cast<int>(together), static_cast<int>(near), bytes};
 }
 
 }  // namespace randla::cuda

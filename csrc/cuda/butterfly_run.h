@@ -81,8 +81,7 @@ struct RunTile {
   Way in, out;
   bool columns_first;  // neighbouring blocks of threads take neighbouring columns
   int together, neighbours;
-  int blocks, stride;
-  int64_t rows;  // rows of one block and neighbour, of shared memory
+  int blocks, stride, side_packs;
   int64_t column_tiles, neighbour_tiles, row_tiles;
   int64_t keep_stride;
   Matrix<const T> X;
@@ -149,7 +148,7 @@ struct RunTile {
       f ^= f >> 2 * lines;
       at ^= (f & ((1 << lines) - 1)) << packs_bits;
     }
-    if (side != 0) at += static_cast<int>(rows * together * neighbours) << packs_bits;
+    if (side != 0) at += side_packs;
     return reinterpret_cast<Row*>(lane.shared + sizeof(Tile)) + at;
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,16 @@ class CenteredOperand(Operand):
 
     def sketch_adjoint(self, S: SketchOperator, mean: np.ndarray | None = None) -> tuple[float, np.ndarray]:
         return self.base.sketch_adjoint(S, self.mean)
+
+
+def exponent_for(size: float, dtype: np.dtype) -> int:
+    """Of a power of two that takes entries of this size to where their squares are not lost; 0 where they are not anyway."""
+    single = dtype.char in "fF"
+    low, high = (1e-12, 1e12) if single else (1e-100, 1e100)
+    if low < size < high:
+        return 0
+    limit = 120 if single else 1000
+    return -limit if math.isinf(size) else max(-limit, min(limit, -math.frexp(size)[1]))
 
 
 class ScaledOperand(Operand):

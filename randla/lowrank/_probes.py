@@ -94,6 +94,21 @@ class Estimate(NamedTuple):
     freedom: int
 
 
+class Sampled:
+    """Test vectors X and their images Y = A X, one product for each."""
+
+    cost = 1
+
+    def __init__(self, products: Products, probes: Probes):
+        self.products, self.probes = products, probes
+        self.X, self.Y = (np.zeros((size, 0)) for size in reversed(products.A.shape))
+
+    def grow(self, count: int) -> None:
+        X = self.probes.columns(self.X.shape[1], count)
+        self.X = np.concatenate([self.X, X], axis=1)
+        self.Y = np.concatenate([self.Y, self.products.times(X)], axis=1)
+
+
 class Estimator(Protocol):
     cost: int  # products per test vector
 

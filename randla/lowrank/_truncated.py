@@ -13,7 +13,7 @@ from .. import _check
 from .._random import random_words
 from ..result import HasStatus
 from ..sketch import BlockSRHT, Gaussian, SparseStack
-from ._adapted import CenteredOperand, ScaledOperand, dense
+from ._adapted import CenteredOperand, ScaledOperand, dense, exponent_for
 from ._krylov import Basis, start_from_sketch
 from ._operand import AdjointOperand, Operand, SparseOperand
 from ._products import norm_of, product
@@ -178,14 +178,10 @@ class Run:
         return start_from_sketch(SA, r.block)
 
     def _rescale(self, size: float) -> bool:
-        single = self.op.dtype.char in "fF"
-        low, high = (1e-12, 1e12) if single else (1e-100, 1e100)
-        if low < size < high:
-            return False
-        limit = 120 if single else 1000
-        self.exponent = -limit if math.isinf(size) else max(-limit, min(limit, -math.frexp(size)[1]))
-        self.op = ScaledOperand(self.op, self.exponent)
-        return True
+        exponent = exponent_for(size, self.op.dtype)
+        if exponent:
+            self.exponent, self.op = exponent, ScaledOperand(self.op, exponent)
+        return exponent != 0
 
     def _iterate(self, start: np.ndarray, steps: int) -> Basis:
         if self.request.method == "subspace":

@@ -16,7 +16,7 @@ from ..sampling._row_norms import canonical
 from ..sampling._row_norms import row_norms as norms_of_entries
 from ._leave_one_out import GrowingBasis, PositivePart, pairs
 from ._operand import BlocksOperand, Operand, operand
-from ._probes import DIAGONAL, ROW_NORMS, Estimate, Probes, Products, mean_and_error, run, unit_blocks
+from ._probes import DIAGONAL, ROW_NORMS, Estimate, Probes, Products, Sampled, mean_and_error, run, unit_blocks
 from .result import LowRankStatus, LowRankWarning
 from .trace import checked_budget, square
 
@@ -289,21 +289,10 @@ class XRowNorm(XDiag):
         return _leave_one_out(whole, U, U, self.X, S.conj().T @ S, rho, 4 * self.products.eps * whole, real=True)
 
 
-class NystromDiag:
+class NystromDiag(Sampled):
     """Epperly, Tropp, Webber 2024, for positive semidefinite A."""
 
-    cost = 1
     indefinite = False
-
-    def __init__(self, products: Products, probes: Probes):
-        self.products, self.probes = products, probes
-        n = products.A.shape[0]
-        self.X, self.Y = np.zeros((n, 0)), np.zeros((n, 0))
-
-    def grow(self, count: int) -> None:
-        X = self.probes.columns(self.X.shape[1], count)
-        self.X = np.concatenate([self.X, X], axis=1)
-        self.Y = np.concatenate([self.Y, self.products.times(X)], axis=1)
 
     def estimate(self) -> Estimate:
         X, Y, eps = self.X, self.Y, self.products.eps
@@ -316,19 +305,8 @@ class NystromDiag:
         return _leave_one_out(whole - part.shift, part.U, part.U, X, part.gram, 1 / part.size, floor, real=True)
 
 
-class HutchinsonDiag:
+class HutchinsonDiag(Sampled):
     """Bekas, Kokiopoulou, Saad 2007, with random signs."""
-
-    cost = 1
-
-    def __init__(self, products: Products, probes: Probes):
-        self.products, self.probes = products, probes
-        self.X, self.Y = (np.zeros((size, 0)) for size in reversed(products.A.shape))
-
-    def grow(self, count: int) -> None:
-        X = self.probes.columns(self.X.shape[1], count)
-        self.X = np.concatenate([self.X, X], axis=1)
-        self.Y = np.concatenate([self.Y, self.products.times(X)], axis=1)
 
     def estimate(self) -> Estimate:
         return _hadamard_mean(self.X, self.Y, self.products.eps)

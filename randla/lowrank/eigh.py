@@ -13,7 +13,7 @@ import scipy.linalg
 
 from .. import _check
 from ..result import HasStatus
-from ._adapted import ScaledOperand, dense
+from ._adapted import ScaledOperand, dense, exponent_for
 from ._lanczos import BlockLanczos
 from ._operand import Operand, operand
 from ._probes import Probes
@@ -190,14 +190,10 @@ class _Run:
 
     def _rescale(self, size: float) -> bool:
         """Put a power of two times A in its place where squares of entries may be lost."""
-        single = self.op.dtype.char in "fF"
-        low, high = (1e-12, 1e12) if single else (1e-100, 1e100)
-        if low < size < high:
-            return False
-        limit = 120 if single else 1000
-        self.exponent = -limit if math.isinf(size) else max(-limit, min(limit, -math.frexp(size)[1]))
-        self.op = ScaledOperand(self.op, self.exponent)
-        return True
+        exponent = exponent_for(size, self.op.dtype)
+        if exponent:
+            self.exponent, self.op = exponent, ScaledOperand(self.op, exponent)
+        return exponent != 0
 
     def _symmetric(self, asymmetry: float, size: float) -> bool:
         symmetric = asymmetry <= _ASYMMETRY * self.eps * math.sqrt(self.op.shape[0]) * size

@@ -13,7 +13,7 @@ from .. import _check
 from ..result import HasStatus
 from ._leave_one_out import GrowingBasis, PositivePart, pairs, solve_triangular, standard_error
 from ._operand import Operand, operand
-from ._probes import TRACE, Estimate, Probes, Products, half_width, mean_and_error, run, smallest_budget, unit_blocks
+from ._probes import TRACE, Estimate, Probes, Products, Sampled, half_width, mean_and_error, run, smallest_budget, unit_blocks
 from .result import LowRankStatus, LowRankWarning
 
 METHODS = ("auto", "exact", "xtrace", "nystrom", "hutch++", "hutchinson")
@@ -267,21 +267,10 @@ class Hutchinson:
         return mean_and_error(self.samples, self.products.eps * self.size)
 
 
-class NystromTrace:
+class NystromTrace(Sampled):
     """Epperly, Tropp, Webber 2024, for positive semidefinite A."""
 
-    cost = 1
     indefinite = False
-
-    def __init__(self, products: Products, probes: Probes):
-        self.products, self.probes = products, probes
-        n = products.A.shape[0]
-        self.X, self.Y = np.zeros((n, 0)), np.zeros((n, 0))
-
-    def grow(self, count: int) -> None:
-        X = self.probes.columns(self.X.shape[1], count)
-        self.X = np.concatenate([self.X, X], axis=1)
-        self.Y = np.concatenate([self.Y, self.products.times(X)], axis=1)
 
     def estimate(self) -> Estimate:
         X, Y, eps = self.X, self.Y, self.products.eps
