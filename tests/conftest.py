@@ -71,6 +71,16 @@ def data_file():
     return problems.data_file
 
 
+@pytest.fixture(params=["stand-in", pytest.param("device", marks=pytest.mark.gpu)])
+def cupy(request, monkeypatch):
+    """CuPy: a strict stand-in for it with the kernels compiled for the processor, and itself where there is a device."""
+    if request.param == "device":
+        return pytest.importorskip("cupy")
+    import fake_cupy
+
+    return fake_cupy.install(monkeypatch)
+
+
 def cuda_problem():
     """Why GPU tests cannot run here, or None."""
     try:

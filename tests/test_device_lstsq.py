@@ -1,4 +1,4 @@
-"""Least squares with A on a device, which a strict stand-in for CuPy plays."""
+"""Least squares with A on a device, which a strict stand-in for CuPy plays where there is none."""
 
 import fake_cupy
 import numpy as np
@@ -6,11 +6,6 @@ import pytest
 from problems import least_squares
 
 import randla
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    return fake_cupy.install(monkeypatch)
 
 
 def solved(cupy, A, b, **options):

@@ -1,4 +1,4 @@
-"""Sketches of arrays of a device, which a strict stand-in for CuPy plays, against those of the host."""
+"""Sketches of arrays of a device, which a strict stand-in for CuPy plays where there is none, against those of the host."""
 
 import sys
 
@@ -23,11 +23,6 @@ FAMILIES = [
     randla.SparseStack(),
 ]
 EXACT = (randla.CountSketch, randla.SparseSign, randla.SparseStack, randla.LessUniform, randla.RowSample)
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    return fake_cupy.install(monkeypatch)
 
 
 def entries(shape, dtype, seed=0):
@@ -61,7 +56,8 @@ def test_vectors_and_products_from_the_left(cupy):
     assert np.array_equal(randla.sketch(cupy.asarray(A), 40, rng=1).get(), randla.sketch(A, 40, rng=1))
 
 
-def test_arrays_of_other_libraries_are_taken_where_they_are(cupy):
+def test_arrays_of_other_libraries_are_taken_where_they_are(monkeypatch):
+    cupy = fake_cupy.install(monkeypatch)
     S, A = randla.CountSketch().sample(40, 300, rng=1), entries((300, 4), np.float64)
     found = S @ OnDevice(A)
     assert isinstance(found, cupy.ndarray)

@@ -1,15 +1,9 @@
-"""Structured products and transforms of arrays of a device, which a strict stand-in for CuPy plays."""
+"""Structured products and transforms of arrays of a device, which a strict stand-in for CuPy plays where there is none."""
 
-import fake_cupy
 import numpy as np
 import pytest
 
 from randla.structured import Chain, KroneckerSparse, Product, dft, fwht
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    return fake_cupy.install(monkeypatch)
 
 
 def product(chain, dtype, **kept):
