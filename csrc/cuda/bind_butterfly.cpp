@@ -55,7 +55,8 @@ class Butterfly {
     if (has_adjoint_) adjoint_ = chain_of(turned(patterns), adjoint_numbers_);
   }
 
-  // Values (a, d, b, c) of the stages, or of their adjoints in reverse order, as the kernels read them: a host array of real numbers.
+  // Values (a, d, b, c) of the stages, or of their adjoints in reverse order, as the kernels read them: a host array of real
+  // numbers.
   static py::array_t<T> packed(const Patterns& patterns, const std::vector<Values>& values, bool adjoint) {
     check(patterns);
     RANDLA_REQUIRE(patterns.size() == values.size(), "as many values as patterns");
@@ -106,7 +107,8 @@ class Butterfly {
     RANDLA_REQUIRE(has_adjoint_, "gradients need the numbers of the adjoint");
     RANDLA_REQUIRE(x.rows == inputs_ && g.rows == outputs_ && x.cols == g.cols, "X and G must fit the stages");
     RANDLA_REQUIRE(dx.rows == inputs_ && dx.cols == x.cols, "dX must have the shape of X");
-    RANDLA_REQUIRE(w.type == element_type<E>() && w.dimensions() == 1 && w.shape[0] == parameters_ && w.contiguous() && !w.read_only,
+    RANDLA_REQUIRE(w.type == element_type<E>() && w.dimensions() == 1 && w.shape[0] == parameters_ && w.contiguous() &&
+                       !w.read_only,
                    "dw must be a vector of all values");
     Call call(w);
     T* const work = call.memory<T>(butterfly_gradient_work<T, pairs>(chain_, x.cols));
@@ -178,7 +180,8 @@ class Butterfly {
 template <class E>
 void bind_type(py::module_& m, const char* name) {
   py::class_<Butterfly<E>>(m, name)
-      .def(py::init<const Patterns&, py::object, py::object>(), py::arg("patterns"), py::arg("numbers"), py::arg("adjoint") = py::none())
+      .def(py::init<const Patterns&, py::object, py::object>(), py::arg("patterns"), py::arg("numbers"),
+           py::arg("adjoint") = py::none())
       .def_static("packed", &Butterfly<E>::packed, py::arg("patterns"), py::arg("values"), py::arg("adjoint") = false)
       .def("apply", &Butterfly<E>::apply, py::arg("X"), py::arg("Y"))
       .def("gradient", &Butterfly<E>::gradient, py::arg("X"), py::arg("G"), py::arg("dX"), py::arg("dw"));

@@ -1,4 +1,5 @@
-// Chains of Kronecker-sparse matrices on a device: how their numbers lie, how a chain is cut into runs of stages, how a run is tiled.
+// Chains of Kronecker-sparse matrices on a device: how their numbers lie, how a chain is cut into runs of stages, and a run
+// into tiles.
 #pragma once
 
 #include <vector>
@@ -17,8 +18,9 @@ RANDLA_HD bool small_block(int64_t b, int64_t c) { return b <= kSmallBlock && c 
 // Rows of a block that small blocks compute at a time; their numbers in one column of the block are neighbours.
 RANDLA_HD int rows_at_once(int64_t b) { return b > 2 ? 4 : static_cast<int>(b); }
 
-// Numbers of a stage with P reals each as the kernels read them. Large blocks: (a, d, c, b). Small ones, so that the threads of a
-// warp, which work on neighbouring blocks, read neighbouring 16 bytes: (rows of blocks at once, c, part, a d, reals of a part).
+// Numbers of a stage with P reals each as the kernels read them. Large blocks: (a, d, c, b). Small ones, so that the threads of
+// a warp, which work on neighbouring blocks, read neighbouring 16 bytes: (rows of blocks at once, c, part, a d, reals of a
+// part).
 template <class T>
 int64_t packed_size(const ButterflyStage<T>& s, int P) {
   const int64_t each = small_block(s.b, s.c) ? rows_at_once(s.b) : 1;
@@ -44,14 +46,14 @@ void pack_stage(const ButterflyStage<T>& s, int P, T* to) {
             *to++ = j0 + e / P < s.b ? s.values[((g * s.b + j0 + e / P) * s.c + k) * P + e % P] : T(0);
 }
 
-// Stages [first, last) by one kernel. They leave rows apart whose numbers differ modulo `stride` or in the block of 1 / `blocks` of
-// all rows; a block and a neighbour modulo the stride have at most `rows` rows between two stages.
+// Stages [first, last) by one kernel. They leave rows apart whose numbers differ modulo `stride` or in the block of 1 /
+// `blocks` of all rows; a block and a neighbour modulo the stride have at most `rows` rows between two stages.
 struct ChainRun {
   int first, last;
   bool large;  // one stage of large blocks
   int64_t blocks, stride, rows;
-  int sides;           // 2 where stages cannot leave their rows where they found them
-  double numbers;      // reals of the stages for one block and neighbour
+  int sides;       // 2 where stages cannot leave their rows where they found them
+  double numbers;  // reals of the stages for one block and neighbour
 };
 
 // How a thread block's tile of a run looks: 16-byte packs of a row, blocks of rows, neighbours.

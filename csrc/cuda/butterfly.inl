@@ -48,13 +48,14 @@ struct ChainCall {
   }
   static int64_t packed_reals(int64_t rows, int64_t cols) { return rows * whole_numbers(cols, V) * P; }
 
-  // Matrices between stages have whole packs, of zeros beyond the batch: X and Y may differ in them. keep[q]: where the rows after stage q go too; all of keep_stride. Pointers may be null, as the vector may be empty.
+  // Matrices between stages have whole packs, of zeros beyond the batch: X and Y may differ in them. keep[q]: where the rows
+  // after stage q go too; all of keep_stride. Pointers may be null, as the vector may be empty.
   void run(const ChainRun& run, Matrix<const T> X, Matrix<T> Y, const std::vector<T*>& keep, int64_t keep_stride) const {
     if (run.large) return large(stages[static_cast<size_t>(run.first)], X, Y);
     const Way in = across(X) ? Way::kPacks : Way::kNumbers, out = across(Y) ? Way::kPacks : Way::kNumbers;
     const bool strided = run.stride > 1 && (by_rows(X) || by_rows(Y));
     const ChainTile tile = tile_run(run, sizeof(T), P, X.cols, strided ? 32 / kBytes : 1);
-    constexpr int few = Pairs || sizeof(T) == 8 ? 128 : 256;  // what the registers hold twice
+    constexpr int few = (Pairs || sizeof(T) == 8) && kTwoStages<T, Pairs> ? 128 : 192;  // what the registers hold twice
     if (tile.bytes > kManyThreads)
       tiles<2 * few, 1>(run, tile, in, out, X, Y, keep, keep_stride);
     else
@@ -71,13 +72,13 @@ struct ChainCall {
 
   // Whether two stages mix rows that differ in different digits of their numbers.
   static bool apart(const ButterflyStage<T>& s, const ButterflyStage<T>& next) {
-    if (!square(s) || !square(next) || (s.b == 2 && next.b == 2)) return false;
+    if (!kTwoStages<T, Pairs> || !square(s) || !square(next) || (s.b == 2 && next.b == 2)) return false;
     return next.d % (s.b * s.d) == 0 || s.d % (next.b * next.d) == 0;
   }
 
   template <int Threads, int Blocks>
-  void tiles(const ChainRun& run, const ChainTile& tile, Way in, Way out, Matrix<const T> X, Matrix<T> Y, const std::vector<T*>& keep,
-             int64_t keep_stride) const {
+  void tiles(const ChainRun& run, const ChainTile& tile, Way in, Way out, Matrix<const T> X, Matrix<T> Y,
+             const std::vector<T*>& keep, int64_t keep_stride) const {
     using K = RunTile<T, Pairs, Threads, Blocks>;
     K k{};
     for (int q = run.first; q < run.last; ++q) {
@@ -117,7 +118,8 @@ struct ChainCall {
     while (1 << k.packs_bits < tile.packs) ++k.packs_bits;
     k.columns_first = k.in != Way::kTurned;
     k.together = tile.together, k.neighbours = tile.neighbours;
-    k.blocks = static_cast<int>(run.blocks), k.stride = static_cast<int>(run.stride), k.side_packs = static_cast<int>(tile.bytes / (16 * run.sides));
+    k.blocks = static_cast<int>(run.blocks), k.stride = static_cast<int>(run.stride);
+    k.side_packs = static_cast<int>(tile.bytes / (16 * run.sides));
     k.column_tiles = divided_up(Y.cols, tile.packs * V);
     k.neighbour_tiles = divided_up(run.stride, tile.neighbours);
     k.row_tiles = k.neighbour_tiles * divided_up(run.blocks, tile.together);
@@ -306,11 +308,11 @@ void butterfly_gradient(const ButterflyChain<T>& chain, const ButterflyChain<T>&
   }
 }
 
-#define RANDLA_BUTTERFLY(T, Pairs)                                                                                                  \
-  template int64_t butterfly_work<T, Pairs>(const ButterflyChain<T>&, int64_t);                                                     \
-  template void butterfly<T, Pairs>(const ButterflyChain<T>&, Matrix<const T>, Matrix<T>, T*, Stream);                              \
-  template int64_t butterfly_gradient_work<T, Pairs>(const ButterflyChain<T>&, int64_t);                                            \
-  template void butterfly_gradient<T, Pairs>(const ButterflyChain<T>&, const ButterflyChain<T>&, Matrix<const T>, Matrix<const T>, \
-                                             Matrix<T>, T*, T*, Stream);
+#define RANDLA_BUTTERFLY(T, Pairs)                                                                                    \
+  template int64_t butterfly_work<T, Pairs>(const ButterflyChain<T>&, int64_t);                                       \
+  template void butterfly<T, Pairs>(const ButterflyChain<T>&, Matrix<const T>, Matrix<T>, T*, Stream);                \
+  template int64_t butterfly_gradient_work<T, Pairs>(const ButterflyChain<T>&, int64_t);                              \
+  template void butterfly_gradient<T, Pairs>(const ButterflyChain<T>&, const ButterflyChain<T>&, Matrix<const T>,     \
+                                             Matrix<const T>, Matrix<T>, T*, T*, Stream);
 
 }  // namespace randla::cuda

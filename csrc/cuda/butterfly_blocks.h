@@ -1,11 +1,11 @@
 // One stage of large blocks, a d products of matrices b x c and c x batch whose rows lie d apart.
 //
-// Bytes to move: X once for every 64 rows of a block, Y once, the blocks once for every tile of columns, most of it from L2. A block
-// of threads owns up to 64 rows of a block and a tile of columns, a thread 64 registers of sums: float32 8 x 8 numbers, 64 products
-// for 4 loads of 16 bytes from shared memory. What the next step needs is loaded to registers before the products of this one and
-// stored to the other half of shared memory after them: one barrier a step. Rows of the result are fixed to threads and X is read
-// where it lies, so nothing is permuted before or after. Where the batch comes first and d > 1, a row's neighbours in memory are
-// of other blocks: a tile then has `Near` neighbouring blocks, 32 bytes at a time.
+// Bytes to move: X once for every 64 rows of a block, Y once, the blocks once for every tile of columns, most of it from L2. A
+// block of threads owns up to 64 rows of a block and a tile of columns, a thread 64 registers of sums: float32 8 x 8 numbers,
+// 64 products for 4 loads of 16 bytes from shared memory. What the next step needs is loaded to registers before the products
+// of this one and stored to the other half of shared memory after them: one barrier a step. Rows of the result are fixed to
+// threads and X is read where it lies, so nothing is permuted before or after. Where the batch comes first and d > 1, a row's
+// neighbours in memory are of other blocks: a tile then has `Near` neighbouring blocks, 32 bytes at a time.
 //
 // By arithmetic FFMA-bound from b = 64 on, with 12 of the 20 bytes per clock that L2 gives; bound by the memory below.
 #pragma once
@@ -20,10 +20,12 @@ struct BlockTile {
   static constexpr int kRowsEach = size == 16 ? 4 : 8, kColumnsEach = size == 4 ? 8 : 4;  // of a thread
   static constexpr int kDown = Rows / kRowsEach;
   static constexpr int kThreads = Near > 1 ? 256 : Rows == 16 ? 64 : 128, kPhases = 2, kOpening = 1, kClosing = 1;
-  static constexpr int kBlocks = kThreads == 256 ? 1 : kThreads == 64 ? 4 : sizeof(T) == 8 ? 2 : 3;  // registers for 64 sums and what is under way
+  // Registers for 64 sums and what is under way.
+  static constexpr int kBlocks = kThreads == 256 ? 1 : kThreads == 64 ? 4 : sizeof(T) == 8 ? 2 : 3;
   static constexpr int kAcross = kThreads / Near / kDown, kColumns = kAcross * kColumnsEach;
   static constexpr int kDepth = size == 16 || (Rows == 64 && Near == 1) ? 8 : 4;  // columns of a block in a step
-  static constexpr int kTop = kDepth * Rows * Near / kThreads, kSide = kDepth * kColumns * Near / kThreads;  // numbers that a thread loads
+  // Numbers that a thread loads.
+  static constexpr int kTop = kDepth * Rows * Near / kThreads, kSide = kDepth * kColumns * Near / kThreads;
   static constexpr int kTopStep = Rows + V, kSideStep = kColumns + V;  // numbers, whole packs
   static constexpr bool free(int phase) { return phase == 1; }
   using Row = Pack<T, N>;
@@ -49,13 +51,14 @@ struct BlockTile {
     return reinterpret_cast<T*>(lane.shared) + (((half * kDepth + k) * Near + l) * kTopStep + j) * P;
   }
   static RANDLA_HD T* side_at(const Lane& lane, int64_t half, int k, int l, int column) {
-    return reinterpret_cast<T*>(lane.shared) + (2 * kDepth * Near * kTopStep + ((half * kDepth + k) * Near + l) * kSideStep + column) * P;
+    return top_at(lane, 2, 0, 0, 0) + (((half * kDepth + k) * Near + l) * kSideStep + column) * P;
   }
 
   struct Place {
     int near, down, across;
   };
-  // Where a thread's sums are. Warps are as square as can be; where there are neighbours, these come first, to be stored together.
+  // Where a thread's sums are. Warps are as square as can be; where there are neighbours, these come first, to be stored
+  // together.
   static RANDLA_HD Place place(const Lane& lane) {
     if constexpr (Near > 1) {
       const int rest = lane.thread / Near;
@@ -84,8 +87,8 @@ struct BlockTile {
     fetch(lane, s, 0);
   }
 
-  // Thread t and load m make place m kThreads + t of a tile, whose sizes are powers of two: what m adds to a row, a column, a block
-  // is known to the compiler.
+  // Thread t and load m make place m kThreads + t of a tile, whose sizes are powers of two: what m adds to a row, a column, a
+  // block is known to the compiler.
   struct Cell {
     int k, l, j;
   };
@@ -160,13 +163,15 @@ const Cell t = top_cell(lane.thread);
     } else {
       if (!step.last()) fetch(lane, s, (step.index + 1) * kDepth);
       const Place own = place(lane);
-#pragma unroll
+#pragma unroll 2
       for (int k = 0; k < kDepth; ++k) {
         Row w[kRowsEach / V], x[kColumnsEach / V];
 #pragma unroll
-        for (int v = 0; v < kRowsEach / V; ++v) w[v] = load_pack<T, N>(top_at(lane, half, k, own.near, (v * kDown + own.down) * V));
+        for (int v = 0; v < kRowsEach / V; ++v)
+          w[v] = load_pack<T, N>(top_at(lane, half, k, own.near, (v * kDown + own.down) * V));
 #pragma unroll
-        for (int v = 0; v < kColumnsEach / V; ++v) x[v] = load_pack<T, N>(side_at(lane, half, k, own.near, (v * kAcross + own.across) * V));
+        for (int v = 0; v < kColumnsEach / V; ++v)
+          x[v] = load_pack<T, N>(side_at(lane, half, k, own.near, (v * kAcross + own.across) * V));
 #pragma unroll
         for (int j = 0; j < kRowsEach; ++j)
 #pragma unroll
@@ -214,7 +219,9 @@ const Cell t = top_cell(lane.thread);
     }
   }
 
-  static RANDLA_HD int64_t column_of(const State& s, const Place& own, int v) { return s.column + (v / V * kAcross + own.across) * V + v % V; }
+  static RANDLA_HD int64_t column_of(const State& s, const Place& own, int v) {
+    return s.column + (v / V * kAcross + own.across) * V + v % V;
+  }
 };
 
 }  // namespace randla::cuda

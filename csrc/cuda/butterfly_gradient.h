@@ -1,9 +1,9 @@
 // Gradients of the numbers of all stages, dw = g x^* summed over the batch, from what the stages were given and what came back.
 //
-// Bytes to move: rows of X and G once for every 4 rows and columns of the blocks that they meet, from L2 where these are several. A
-// warp owns 4 x 4 numbers of one block for one slice of the batch, its threads neighbouring columns: 64 products of float32 for 8
-// loads of 16 bytes. Sums of the threads are added in a fixed order, and those of the slices, which the batch alone cuts, one after
-// another: the same bits on every device.
+// Bytes to move: rows of X and G once for every 4 rows and columns of the blocks that they meet, from L2 where these are
+// several. A warp owns 4 x 4 numbers of one block for one slice of the batch, its threads neighbouring columns: 64 products of
+// float32 for 8 loads of 16 bytes. Sums of the threads are added in a fixed order, and those of the slices, which the batch
+// alone cuts, one after another: the same bits on every device.
 #pragma once
 
 #include "cuda/butterfly.h"
@@ -80,7 +80,8 @@ struct SliceGradient {
     const GradientStage<T>& s = stages[at.stage];
     const T* const g0 = s.G + ((at.i * s.b + at.j0) * s.d + at.l) * s.g_stride;
     const T* const x0 = s.X + ((at.i * s.c + at.k0) * s.d + at.l) * s.x_stride;
-    const int rows = static_cast<int>(s.b - at.j0 < 4 ? s.b - at.j0 : 4), cols = static_cast<int>(s.c - at.k0 < 4 ? s.c - at.k0 : 4);
+    const int rows = static_cast<int>(s.b - at.j0 < 4 ? s.b - at.j0 : 4);
+    const int cols = static_cast<int>(s.c - at.k0 < 4 ? s.c - at.k0 : 4);
     const int64_t start = lane.y * per_slice, end = start + per_slice < columns ? start + per_slice : columns;
     for (int64_t column = start + lane.thread % kWarp * V; column < end; column += kWarp * V) {
       Pack<T, N> g[4], x[4];

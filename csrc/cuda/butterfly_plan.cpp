@@ -10,17 +10,22 @@
 namespace randla::cuda {
 namespace {
 
-constexpr int64_t kMostShared = 224 << 10, kGoodShared = 64 << 10;  // bytes of a tile; three of the second fit a multiprocessor
+constexpr int64_t kGoodShared = 64 << 10;  // bytes of a tile, of which several fit a multiprocessor
 constexpr int kWidestRow = 32;                                      // packs
 constexpr double kCache = 0.72;  // time of a byte between L2 and a multiprocessor where one of the memory takes 1
 
-// Time of a run over that of copying its rows in memory. The numbers of the stages come from L2 for every tile; in a chain of several
-// runs rows come from there too.
-double cost_of(const ChainRun& run, int size, int64_t packs, int64_t neighbours, bool alone) {
+// Bytes of a tile on the current device, beside what a kernel has of its own.
+int64_t most_shared() {
+  return static_cast<int64_t>(shared_memory()) - 1024;
+}
+
+// Time of a run over that of copying its rows in memory. The numbers of the stages come from L2 for every tile; in a chain of
+// several runs rows come from there too.
+double cost_of(const ChainRun& run, int size, int64_t packs, int64_t neighbours, bool alone, int64_t most) {
   const double rows = static_cast<double>(run.rows * neighbours * packs * 16);
   const double numbers = run.numbers * static_cast<double>(neighbours * size);
   const int64_t bytes = run.rows * neighbours * packs * 16 * run.sides;
-  if (bytes > kMostShared) return std::numeric_limits<double>::infinity();
+  if (bytes > most) return std::numeric_limits<double>::infinity();
   const double through = kCache * (1 + numbers / (2 * rows));
   const int64_t sharing = (228 << 10) / (bytes + 1024);
   const double idle = sharing > 2 ? 1 : sharing > 1 ? 1.05 : 1.2;      // less loading while others add
@@ -28,9 +33,9 @@ double cost_of(const ChainRun& run, int size, int64_t packs, int64_t neighbours,
   return (alone ? std::max(1.0, through) : through) * idle * pieces;
 }
 
-double best_cost(const ChainRun& run, int size, bool alone) {
+double best_cost(const ChainRun& run, int size, bool alone, int64_t most) {
   double best = std::numeric_limits<double>::infinity();
-  for (int64_t packs = kWidestRow; packs > 0; packs /= 2) best = std::min(best, cost_of(run, size, packs, 1, alone));
+  for (int64_t packs = kWidestRow; packs > 0; packs /= 2) best = std::min(best, cost_of(run, size, packs, 1, alone, most));
   return best;
 }
 
@@ -56,6 +61,7 @@ ChainRun run_of(const std::vector<StageShape>& stages, int first, int last, int 
 
 std::vector<ChainRun> cut_chain(const std::vector<StageShape>& stages, int size, int P) {
   const int count = static_cast<int>(stages.size());
+  const int64_t most = most_shared();
   constexpr double launch = 0.05;
   std::vector<double> best(static_cast<size_t>(count) + 1, std::numeric_limits<double>::infinity());
   std::vector<int> from(static_cast<size_t>(count) + 1, 0);
@@ -64,7 +70,7 @@ std::vector<ChainRun> cut_chain(const std::vector<StageShape>& stages, int size,
     for (int first = last - 1; first >= std::max(0, last - kMostStages); --first) {
       const ChainRun run = run_of(stages, first, last, P);
       if (run.large && last - first > 1) break;
-      const double cost = run.large ? 1 : best_cost(run, size, first == 0 && last == count);
+      const double cost = run.large ? 1 : best_cost(run, size, first == 0 && last == count, most);
       const double total = best[static_cast<size_t>(first)] + cost + launch;
       if (total < best[static_cast<size_t>(last)]) {
         best[static_cast<size_t>(last)] = total;
@@ -79,14 +85,14 @@ std::vector<ChainRun> cut_chain(const std::vector<StageShape>& stages, int size,
 }
 
 ChainTile tile_run(const ChainRun& run, int size, int P, int64_t batch, int64_t neighbours) {
-  const int64_t across = 16 / (size * P);
+  const int64_t across = 16 / (size * P), most = most_shared();
   neighbours = std::min(neighbours, run.stride);
-  while (neighbours > 1 && run.rows * neighbours * 16 * run.sides > kMostShared) neighbours /= 2;
+  while (neighbours > 1 && run.rows * neighbours * 16 * run.sides > most) neighbours /= 2;
   int64_t packs = 1;
   double best = std::numeric_limits<double>::infinity();
   for (int64_t wide = kWidestRow; wide > 0; wide /= 2) {
     if (wide > 1 && wide / 2 * across >= batch) continue;
-    const double cost = cost_of(run, size, wide, neighbours, true);
+    const double cost = cost_of(run, size, wide, neighbours, true, most);
     if (cost < best) best = cost, packs = wide;
   }
   const auto fit = [&] { return std::max<int64_t>(1, kGoodShared / (run.rows * packs * 16 * run.sides)); };

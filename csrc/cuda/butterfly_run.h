@@ -1,19 +1,26 @@
 // A run of stages with small blocks on tiles of rows and columns, Y = K_last ... K_first X; the columns are the batch.
 //
 // Bytes to move: X and Y once, and for every tile the numbers of the stages, which come from L2. A block of threads owns a tile
-// (butterfly_plan.cpp says which) in shared memory; a thread takes the rows that two stages mix and 16 bytes of each, at most 16
-// rows, into its registers, applies both stages, and puts them back: one exchange through shared memory for two stages of blocks
-// 4 x 4, which is up to four stages of 2 x 2. Where rows are contiguous the first two stages load from memory and the last two
-// store to it. The numbers of a block are then used for 16 bytes of columns: 16 fused products of float32 for a load of 16 bytes,
-// which neighbouring threads share. For 32 float32 and n = 1024: 20 instructions for products, 5 loads of numbers, some 6 others
-// and 4 accesses of shared memory, 8 clocks of issue and at most 12 of the pipe to memory, where the memory takes 15.5.
+// (butterfly_plan.cpp says which) in shared memory; a thread takes the rows that two stages mix and 16 bytes of each, at most
+// 16 rows, into its registers, applies both stages, and puts them back: one exchange through shared memory for two stages of
+// blocks 4 x 4, which are up to four stages of 2 x 2. Where rows are contiguous the first stages load from memory and the last
+// ones store to it. The numbers of a block are then used for 16 bytes of columns: 16 fused products of float32 for a load of 16
+// bytes, which neighbouring threads share. For 32 float32 and n = 1024: 20 instructions for products, 5 loads of numbers, some
+// 12 for places and 4 accesses of shared memory, 10 clocks of issue and at most 12 of the pipe to memory, where the memory
+// takes 15.5; L2 gives two thirds of a byte for the numbers for every byte of X and Y.
 //
-// Vectors that are contiguous themselves (batch first) are turned on their way to shared memory and back.
+// 64 registers of rows and 36 for what becomes of them leave room for 12 warps on a multiprocessor: what an item needs to know
+// is read where it is needed rather than kept. Vectors that are contiguous themselves (batch first) are turned on their way to
+// shared memory and back.
 #pragma once
 
 #include "cuda/butterfly.h"
 
 namespace randla::cuda {
+
+// Complex numbers of 16 bytes leave no registers for the blocks of two stages.
+template <class T, bool Pairs>
+constexpr bool kTwoStages = sizeof(T) * (Pairs ? 2 : 1) < 16;
 
 // One or two stages that a thread applies to rows in its registers.
 enum class UnitKind : int { kFourFour, kFourTwo, kTwoFour, kFour, kTwo, kAny };
@@ -45,7 +52,8 @@ static RANDLA_HD int made_again(int i) {
 // To global memory, at once: the compiler makes several stores of numbers that it has just computed.
 static RANDLA_HD void store_whole(float* to, const Pack<float, 4>& x) {
 #ifdef __CUDA_ARCH__
-  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x.v[0]), "f"(x.v[1]), "f"(x.v[2]), "f"(x.v[3]) : "memory");
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x.v[0]), "f"(x.v[1]), "f"(x.v[2]), "f"(x.v[3])
+               : "memory");
 #else
   store_pack(to, x);
 #endif
@@ -123,14 +131,14 @@ struct RunTile {
 
   RANDLA_HD void apply(const Lane& lane, const Tile& s, int q, bool comes, bool goes) const {
     const ChainUnit<T>& u = units[q];
-    switch (u.kind) {
-      case UnitKind::kFourFour: return mix<4, 4>(lane, s, q, comes, goes);
-      case UnitKind::kFourTwo: return mix<4, 2>(lane, s, q, comes, goes);
-      case UnitKind::kTwoFour: return mix<2, 4>(lane, s, q, comes, goes);
-      case UnitKind::kFour: return mix<4, 1>(lane, s, q, comes, goes);
-      case UnitKind::kTwo: return mix<2, 1>(lane, s, q, comes, goes);
-      default: break;
-    }
+    if constexpr (kTwoStages<T, Pairs>) switch (u.kind) {
+        case UnitKind::kFourFour: return mix<4, 4>(lane, s, q, comes, goes);
+        case UnitKind::kFourTwo: return mix<4, 2>(lane, s, q, comes, goes);
+        case UnitKind::kTwoFour: return mix<2, 4>(lane, s, q, comes, goes);
+        default: break;
+      }
+    if (u.kind == UnitKind::kFour) return mix<4, 1>(lane, s, q, comes, goes);
+    if (u.kind == UnitKind::kTwo) return mix<2, 1>(lane, s, q, comes, goes);
     switch (rows_at_once(u.b)) {
       case 1: return any<1>(lane, s, q, comes, goes);
       case 2: return any<2>(lane, s, q, comes, goes);
@@ -211,7 +219,8 @@ struct RunTile {
       uint32_t mid = 0, hi = rest;
       if constexpr (B > 1) mid = rest % between, hi = rest / between;
       const int base = static_cast<int>((B > 1 ? hi * static_cast<uint32_t>(high_span) + mid * low_span : hi * low_span) + lo);
-      const uint32_t g_low = (B > 1 ? hi * between * (up ? B : A) + mid : hi) * low + lo, g_high = hi * high + mid * low_span + lo;
+      const uint32_t g_low = (B > 1 ? hi * between * (up ? B : A) + mid : hi) * low + lo;
+      const uint32_t g_high = hi * high + mid * low_span + lo;
       Row x[B][A];
       const int64_t column = s.column() + column_pack * V;
       if (comes) {

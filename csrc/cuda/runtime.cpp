@@ -12,6 +12,7 @@ std::string runtime_version() { return "emulated"; }
 OnDevice::OnDevice(int) {}
 OnDevice::~OnDevice() {}
 int multiprocessors() { return 3; }
+std::size_t shared_memory() { return 227 << 10; }
 std::size_t shared_limit() { return 227 << 10; }
 void allow_shared(const void*, std::size_t) {}
 void check_launch() {}
@@ -82,6 +83,12 @@ int multiprocessors() {
 }
 
 std::size_t shared_limit() {
+  int bytes = 0;
+  require(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current()), "CUDA device");
+  return static_cast<std::size_t>(bytes);
+}
+
+std::size_t shared_memory() {
   int bytes = 0;
   require(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current()), "CUDA device");
   return static_cast<std::size_t>(bytes);

@@ -25,7 +25,8 @@ class OnDevice {
   int before_ = -1;
 };
 
-int multiprocessors();  // of the current device
+int multiprocessors();         // of the current device
+std::size_t shared_memory();  // bytes that a block of it may have
 // Bytes of shared memory that a block may have on the current device.
 std::size_t shared_limit();
 // Allows a kernel more than 48 KB of shared memory on the current device.
