@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,9 +40,8 @@ class DeviceDense(TallMatrix):
         self.shape: tuple[int, int] = (int(A.shape[0]), int(A.shape[1]))
         self.dtype, self.passes = np.dtype(A.dtype), 0
         self.xp = namespace(A)
-        self._dropped = None if weights is None else self.xp.flatnonzero(weights == 0)
 
-    @property
+    @cached_property
     def roots(self) -> Any:
         return self.xp.sqrt(self.weights)
 

@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from .. import _check
 from .._random import random_words
 from ..families import Gaussian, Rademacher
+from ._leave_one_out import GrowingBasis
 from ._operand import Operand
 from .result import LowRankStatus
 
@@ -92,6 +93,25 @@ class Estimate(NamedTuple):
     value: Any
     error: Any
     freedom: int
+
+
+class RangeOfSamples:
+    """Test vectors X, a basis of the range of their images, and the images Z of the basis, each under A or under A*."""
+
+    cost = 2
+    first = second = "times"  # methods of Products
+
+    def __init__(self, products: Products, probes: Probes):
+        self.products, self.probes = products, probes
+        m, n = products.A.shape if self.first == "times" else products.A.shape[::-1]
+        self.X, self.basis = np.zeros((n, 0)), GrowingBasis(m)
+        self.Z = np.zeros((m if self.first == self.second else n, 0))
+
+    def grow(self, count: int) -> None:
+        X = self.probes.columns(self.X.shape[1], count)
+        added = self.basis.extend(getattr(self.products, self.first)(X))
+        self.X = np.concatenate([self.X, X], axis=1)
+        self.Z = np.concatenate([self.Z, getattr(self.products, self.second)(added)], axis=1)
 
 
 class Sampled:

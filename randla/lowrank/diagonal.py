@@ -14,9 +14,9 @@ from .._numeric import norms
 from ..result import HasStatus
 from ..sampling._row_norms import canonical
 from ..sampling._row_norms import row_norms as norms_of_entries
-from ._leave_one_out import GrowingBasis, PositivePart, pairs
+from ._leave_one_out import PositivePart, pairs
 from ._operand import BlocksOperand, Operand, operand
-from ._probes import DIAGONAL, ROW_NORMS, Estimate, Probes, Products, Sampled, mean_and_error, run, unit_blocks
+from ._probes import DIAGONAL, ROW_NORMS, Estimate, Probes, Products, RangeOfSamples, Sampled, mean_and_error, run, unit_blocks
 from .result import LowRankStatus, LowRankWarning
 from .trace import checked_budget, square
 
@@ -245,21 +245,10 @@ def _leave_one_out(
     return Estimate(mean, np.hypot(np.sqrt(variance), floor), k - 1)
 
 
-class XDiag:
+class XDiag(RangeOfSamples):
     """Epperly, Tropp, Webber 2024: Q Q* A for a basis Q of the range of A X."""
 
-    cost = 2
-
-    def __init__(self, products: Products, probes: Probes):
-        self.products, self.probes = products, probes
-        n = products.A.shape[0]
-        self.X, self.Z, self.basis = np.zeros((n, 0)), np.zeros((n, 0)), GrowingBasis(n)
-
-    def grow(self, count: int) -> None:
-        X = self.probes.columns(self.X.shape[1], count)
-        added = self.basis.extend(self.products.times(X))
-        self.X = np.concatenate([self.X, X], axis=1)
-        self.Z = np.concatenate([self.Z, self.products.adjoint_times(added)], axis=1)
+    second = "adjoint_times"
 
     def estimate(self) -> Estimate:
         S, rho = self.basis.directions(self.products.eps)
@@ -268,19 +257,10 @@ class XDiag:
         return _leave_one_out(np.vecdot(Z, Q), Q @ S, Z @ S, self.X, S.conj().T @ S, rho, floor, real=False)
 
 
-class XRowNorm(XDiag):
+class XRowNorm(RangeOfSamples):
     """diag(A A*) with A Q Q* A*, for a basis Q of the range of A* X."""
 
-    def __init__(self, products: Products, probes: Probes):
-        self.products, self.probes = products, probes
-        m, n = products.A.shape
-        self.X, self.Z, self.basis = np.zeros((m, 0)), np.zeros((m, 0)), GrowingBasis(n)
-
-    def grow(self, count: int) -> None:
-        X = self.probes.columns(self.X.shape[1], count)
-        added = self.basis.extend(self.products.adjoint_times(X))
-        self.X = np.concatenate([self.X, X], axis=1)
-        self.Z = np.concatenate([self.Z, self.products.times(added)], axis=1)
+    first = "adjoint_times"
 
     def estimate(self) -> Estimate:
         S, rho = self.basis.directions(self.products.eps)

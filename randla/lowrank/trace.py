@@ -13,7 +13,19 @@ from .. import _check
 from ..result import HasStatus
 from ._leave_one_out import GrowingBasis, PositivePart, pairs, solve_triangular, standard_error
 from ._operand import Operand, operand
-from ._probes import TRACE, Estimate, Probes, Products, Sampled, half_width, mean_and_error, run, smallest_budget, unit_blocks
+from ._probes import (
+    TRACE,
+    Estimate,
+    Probes,
+    Products,
+    RangeOfSamples,
+    Sampled,
+    half_width,
+    mean_and_error,
+    run,
+    smallest_budget,
+    unit_blocks,
+)
 from .result import LowRankStatus, LowRankWarning
 
 METHODS = ("auto", "exact", "xtrace", "nystrom", "hutch++", "hutchinson")
@@ -177,21 +189,8 @@ def _sum(values: np.ndarray) -> Any:
             return values.sum()
 
 
-class XTrace:
+class XTrace(RangeOfSamples):
     """Epperly, Tropp, Webber 2024. The range of A X gives the low-rank part."""
-
-    cost = 2
-
-    def __init__(self, products: Products, probes: Probes):
-        self.products, self.probes = products, probes
-        n = products.A.shape[0]
-        self.X, self.Z, self.basis = np.zeros((n, 0)), np.zeros((n, 0)), GrowingBasis(n)
-
-    def grow(self, count: int) -> None:
-        X = self.probes.columns(self.X.shape[1], count)
-        added = self.basis.extend(self.products.times(X))
-        self.X = np.concatenate([self.X, X], axis=1)
-        self.Z = np.concatenate([self.Z, self.products.times(added)], axis=1)
 
     def estimate(self) -> Estimate:
         X, Q, R, Z = self.X, self.basis.Q, self.basis.R, self.Z
