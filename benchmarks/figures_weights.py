@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from figures import Progress
+from figures_optimize import missing
 
 from randla.datasets import load
 from randla.structured.factorize import suggest_chains
@@ -85,9 +86,12 @@ def family(chain: Chain) -> str:
 
 def weights(quick: bool, progress: Progress) -> dict[str, Any]:
     """The smallest error of every family under each budget, with its lower bound."""
+    try:
+        matrices = {name: make(quick) for name, make in MATRICES.items()}
+    except FileNotFoundError as error:
+        return missing(error)
     parts = []
-    for name, make in MATRICES.items():
-        A = make(quick)
+    for name, A in matrices.items():
         size = float(np.linalg.norm(A))
         curves: dict[str, dict[str, list[float]]] = {}
         for fraction in BUDGETS:

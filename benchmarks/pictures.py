@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from PIL import Image
 
 from randla import datasets, svd
 from randla.bench.measure import Timings
@@ -266,6 +267,9 @@ def compression(images: np.ndarray, path: Path) -> None:
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     save(figure, path)
+    with Image.open(path) as picture:
+        gray = picture.convert("L").quantize(16)
+    gray.save(path, optimize=True)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -278,7 +282,7 @@ def main() -> None:
     supports(IMAGES / "supports.png")
     structured = json.loads((RESULTS / "structured.json").read_text())["groups"]
     for name, draw in {"weights": weights, "sizes": sizes}.items():
-        if f"butterfly-{name}" in structured:
+        if "parts" in structured.get(f"butterfly-{name}", {}):
             draw(structured[f"butterfly-{name}"], IMAGES / f"butterfly-{name}.png")
     lowrank = json.loads((RESULTS / "lowrank.json").read_text())["groups"]
     if "singular_values" in lowrank.get("scree", {}):

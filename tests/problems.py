@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse as sp
+
+import randla
 
 
 @dataclass(frozen=True)
@@ -129,3 +133,16 @@ def harwell_boeing(name):
     A = scipy.io.mmread(data_file(f"sparse/{name}.mtx.gz"))
     b = scipy.io.mmread(data_file(f"sparse/{name}_rhs1.mtx.gz"))
     return sp.csr_array(A), np.asarray(b, float).ravel()
+
+
+def run_python(code, **environment):
+    """A fresh interpreter that runs `code` with the package and the tests of this one, whatever the current directory holds."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(randla.__file__).parents[1])])
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

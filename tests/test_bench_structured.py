@@ -94,8 +94,8 @@ def test_times_over_sizes_are_drawn(benchmarks, tmp_path, one_blas_thread):  # n
     drawn(benchmarks, tmp_path / "sizes.png", "sizes", record)
 
 
-def test_errors_over_parameters_are_bounded_and_drawn(benchmarks, tmp_path, one_blas_thread, data_file):  # noqa: F811
-    data_file("mnist_t10k-images-idx3-ubyte.gz")
+def test_errors_over_parameters_are_bounded_and_drawn(benchmarks, tmp_path, one_blas_thread, data_file, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("RANDLA_DATA", str(data_file("mnist_t10k-images-idx3-ubyte.gz").parent))
     record = measured(benchmarks, tmp_path, "structured", ["butterfly-weights"])["groups"]["butterfly-weights"]
     assert len(record["parts"]) == 3
     for part in record["parts"]:

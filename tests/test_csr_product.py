@@ -1,12 +1,9 @@
 """CSR times a dense block by the native kernel, against a dense product and against scipy."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from problems import run_python
 
 import randla
 from randla import _cpu
@@ -118,8 +115,7 @@ def test_threads_do_not_change_a_bit(dtype):
 
 
 FINGERPRINT = """
-import hashlib, sys
-sys.path.insert(0, {folder!r})
+import hashlib
 from test_csr_product import DTYPES, csr_times, problem
 products = [csr_times(*problem(200, 80, k, dtype)).tobytes() for k in (5, 70) for dtype in DTYPES]
 print(hashlib.sha256(b"".join(products)).hexdigest())
@@ -127,11 +123,11 @@ print(hashlib.sha256(b"".join(products)).hexdigest())
 
 
 def test_instruction_sets_give_the_same_bits():
-    code = FINGERPRINT.format(folder=os.path.dirname(__file__))
     found = set()
     for isa in _cpu.available_isas():
-        environment = {**os.environ, "RANDLA_ISA": isa}
-        found.add(subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout)
+        run = run_python(FINGERPRINT, RANDLA_ISA=isa)
+        assert run.returncode == 0, run.stderr
+        found.add(run.stdout)
     assert len(found) == 1
 
 

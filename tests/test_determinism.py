@@ -4,15 +4,13 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from conftest import COSINE, FAMILIES
+from problems import run_python
 from threadpoolctl import threadpool_limits
 
 import randla
@@ -201,15 +199,7 @@ def fingerprints(threads):
 
 def child(code, **environment):
     """Output of a fresh interpreter that imports this module as `t`."""
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(randla.__file__).parents[1])])
-    return subprocess.run(
-        [sys.executable, "-P", "-c", f"import test_determinism as t; {code}"],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_python(f"import test_determinism as t; {code}", **environment)
 
 
 def test_instruction_sets_and_threads_give_the_same_bits():

@@ -68,6 +68,7 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(_backend, "_cuda", _backend._cuda.__wrapped__)
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setitem(sys.modules, "randla._cuda", None)
+    monkeypatch.delattr(randla, "_cuda", raising=False)
     S = randla.CountSketch().sample(40, 300, rng=1)
     with pytest.raises(ImportError, match="lacks: install with nvcc and RANDLA_CUDA=1"):
         S @ OnDevice(np.ones((300, 4)))

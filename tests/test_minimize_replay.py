@@ -3,15 +3,12 @@
 import hashlib
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from minimize_problems import quietly
 from oracles import words64
+from problems import run_python
 from sampled_runs import data, glm
 
 import randla
@@ -61,22 +58,10 @@ def test_threads_do_not_change_a_bit():
 
 def test_instruction_sets_do_not_change_a_bit():
     names = ("adaptive", "row-norm")
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(randla.__file__).parents[1])])
+    code = f"import json, test_minimize_replay as t; print(json.dumps(t.fingerprints({names})))"
     found = {}
     for isa in _cpu.available_isas():
-        run = subprocess.run(
-            [
-                sys.executable,
-                "-P",
-                "-c",
-                f"import json, test_minimize_replay as t; print(json.dumps(t.fingerprints({names})))",
-            ],
-            env={**os.environ, "PYTHONPATH": path, "RANDLA_ISA": isa, "OPENBLAS_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        run = run_python(code, RANDLA_ISA=isa, OPENBLAS_NUM_THREADS="1")
         assert run.returncode == 0, run.stderr
         found[isa] = json.loads(run.stdout)
     assert all(prints == found["baseline"] for prints in found.values())

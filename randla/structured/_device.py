@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from .._backend import Array, adopted, kernels, like, namespace, same_device
+from .._backend import Array, adopted, kernels, like, namespace
+from ._places import as_columns
 
 _PLANS = {"f": "ButterflyFloat32", "d": "ButterflyFloat64", "F": "ButterflyComplex64", "D": "ButterflyComplex128"}
 
@@ -55,31 +56,24 @@ def _scattered(x: Array, places: Array, size: int) -> Array:
     return out
 
 
-def _column(x: Array) -> Array:
-    return x[:, None] if x.ndim == 1 else x
-
-
-def require_result(out: Any, shape: tuple[int, ...], dtype: np.dtype, x: Array) -> Array:
-    """`out` as an array of the device of x, with which it shares no memory."""
-    same_device(X=x, out=out)
+def require_result(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
     held = adopted(out)
     if held.dtype != dtype:
         raise TypeError(f"out must be an array of dtype {dtype}; got {held.dtype}")
     if held.shape != shape:
         raise ValueError(f"out must be of shape {shape}; got shape {held.shape}")
-    return held
+
+
+def overlap(x: Any, out: Any) -> bool:
+    return bool(namespace(x).may_share_memory(adopted(x), adopted(out)))
 
 
 def apply(product: Any, x: Array, axis: int, dtype: np.dtype, out: Any) -> Array:
-    """`Product.apply` for an x whose shape has been checked; axis counts from the front."""
+    """`Product.apply` for an x and an `out` that have been checked; axis counts from the front."""
     xp = namespace(x)
     rest = (*x.shape[:axis], *x.shape[axis + 1 :])
     batch_first = axis == x.ndim - 1 and x.ndim > 1
-    held = None
-    if out is not None:
-        held = require_result(out, (*x.shape[:axis], product.shape[0], *x.shape[axis + 1 :]), dtype, x)
-        if xp.may_share_memory(held, x):
-            raise ValueError("out must not share memory with X")
+    held = None if out is None else adopted(out)
     if batch_first:
         flat = x.reshape(math.prod(rest), x.shape[axis]).T
     else:
@@ -89,7 +83,7 @@ def apply(product: Any, x: Array, axis: int, dtype: np.dtype, out: Any) -> Array
     if product.cols is not None:
         flat = _scattered(flat, _places(product, "cols", x), n)
     if held is not None and held.ndim <= 2 and product.rows is None:
-        _plan(product, x, dtype).apply(flat, held.T if batch_first else _column(held))
+        _plan(product, x, dtype).apply(flat, held.T if batch_first else as_columns(held))
         return out
     y = xp.empty((flat.shape[1], size), dtype).T if batch_first else xp.empty((size, flat.shape[1]), dtype)
     _plan(product, x, dtype).apply(flat, y)
@@ -105,7 +99,7 @@ def apply(product: Any, x: Array, axis: int, dtype: np.dtype, out: Any) -> Array
 def gradient(product: Any, x: Array, g: Array, dtype: np.dtype) -> tuple[Array, Array]:
     """dF/dX (n, k) and the gradients of all values, those of the factor that is applied first before the others."""
     xp = namespace(x)
-    inputs, outputs = _column(x).astype(dtype, copy=False), _column(g).astype(dtype, copy=False)
+    inputs, outputs = as_columns(x).astype(dtype, copy=False), as_columns(g).astype(dtype, copy=False)
     if product.cols is not None:
         inputs = _scattered(inputs, _places(product, "cols", x), product.chain.shape[1])
     if product.rows is not None:
@@ -116,9 +110,9 @@ def gradient(product: Any, x: Array, g: Array, dtype: np.dtype) -> tuple[Array, 
 
 
 def fwht(x: Array, axis: int, scale: float, out: Any) -> Array:
-    """`transforms.fwht` for an x whose shape has been checked."""
+    """`transforms.fwht` for an x and an `out` that have been checked."""
     xp = namespace(x)
-    held = None if out is None else require_result(out, x.shape, x.dtype, x)
+    held = None if out is None else adopted(out)
     # Transposing both sides makes Fortran order what the kernel calls contiguous.
     flip = x.flags.f_contiguous and not x.flags.c_contiguous
     source, along = (x.T, x.ndim - 1 - axis) if flip else (x, axis)

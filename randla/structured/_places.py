@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 
 
+def as_columns(x: Any) -> Any:
+    """A vector as one column."""
+    return x[:, None] if x.ndim == 1 else x
+
+
 def kept(value: Any, size: int, name: str) -> np.ndarray:
     places = np.asarray(value)
     if places.ndim != 1 or places.dtype.kind not in "iu":

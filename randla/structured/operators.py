@@ -16,9 +16,9 @@ from scipy.sparse.linalg import LinearOperator
 
 from .. import _check, _cpu
 from .._backend import Array, namespace, on_device, same_device
-from . import _device
+from . import _device, _host
 from ._merge import merged
-from ._places import kept, scattered, taken
+from ._places import as_columns, kept, scattered
 from .pattern import Chain, Pattern
 
 _PLANS = {
@@ -282,32 +282,12 @@ class Product(_Structured):
             raise ValueError(f"X must have length {self.shape[1]} along axis {axis}; got shape {x.shape}")
         dtype = np.result_type(self.dtype, x.dtype)
         same_device(X=x, out=out)
-        if on_device(x):
-            return _device.apply(self, x, axis, dtype, out)
-        rest = (*x.shape[:axis], *x.shape[axis + 1 :])
-        batch_first = axis == x.ndim - 1 and x.ndim > 1
+        where = _device if on_device(x) else _host
         if out is not None:
-            _require_result(out, (*x.shape[:axis], self.shape[0], *x.shape[axis + 1 :]), dtype, X, x)
-        if batch_first:
-            flat = x.reshape(math.prod(rest), x.shape[axis]).T
-        else:
-            flat = np.moveaxis(x, axis, 0).reshape(x.shape[axis], math.prod(rest))
-        flat = flat.astype(dtype, order="K", copy=False)
-        if self.cols is not None:
-            flat = scattered(flat, self.cols, self.chain.shape[1])
-        size, count = self.chain.shape[0], flat.shape[1]
-        direct = out is not None and out.ndim <= 2 and self.rows is None and _check.array(out, "out") is out
-        if direct and out is not None:
-            self._plan(dtype).apply(flat, out.T if batch_first else _column(out))
-            return out
-        y = _cpu.empty(dtype, (count, size)).T if batch_first else _cpu.empty(dtype, (size, count))
-        self._plan(dtype).apply(flat, y)
-        y = y if self.rows is None else taken(y, self.rows)
-        y = y.T.reshape(*rest, len(y)) if batch_first else np.moveaxis(y.reshape(len(y), *rest), 0, axis)
-        if out is None:
-            return y
-        out[...] = y
-        return out
+            where.require_result(out, (*x.shape[:axis], self.shape[0], *x.shape[axis + 1 :]), dtype)
+            if any(where.overlap(given, out) for given in (X, x)):
+                raise ValueError("out must not share memory with X")
+        return where.apply(self, x, axis, dtype, out)
 
     def _times(self, other: Product) -> Any:
         if self.shape[1] != other.shape[0]:
@@ -382,7 +362,7 @@ class Product(_Structured):
             raise ValueError(f"B must have shape ({n},) or ({n}, k); got {b.shape}")
         dtype = np.result_type(self.dtype, b.dtype)
         self._require_regular("solve", dtype)
-        x = _column(b).astype(dtype, copy=False)
+        x = as_columns(b).astype(dtype, copy=False)
         x = x if self.rows is None else scattered(x, self.rows, n)
         for factor in self.factors:
             a, size, _, d = factor.pattern
@@ -460,7 +440,7 @@ class Product(_Structured):
         if g.shape != (self.shape[0], *x.shape[1:]):
             raise ValueError(f"G must have shape {(self.shape[0], *x.shape[1:])}; got {g.shape}")
         dtype = np.result_type(self.dtype, x.dtype, g.dtype)
-        dX, dw = (_device.gradient if on_device(x) else _gradient)(self, x, g, dtype)
+        dX, dw = (_device if on_device(x) else _host).gradient(self, x, g, dtype)
         gradients, at = [], 0
         for factor in reversed(self.factors):
             a, b, c, d = factor.pattern
@@ -508,36 +488,6 @@ class Product(_Structured):
 
 def _product_of(factors: tuple[KroneckerSparse, ...], rows: np.ndarray | None, cols: np.ndarray | None) -> Product:
     return Product(factors, rows=rows, cols=cols)
-
-
-def _gradient(product: Product, x: np.ndarray, g: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """dF/dX (n, k) and the gradients of all values, those of the factor that is applied first before the others."""
-    inputs, outputs = _column(x).astype(dtype, copy=False), _column(g).astype(dtype, copy=False)
-    inputs = inputs if product.cols is None else scattered(inputs, product.cols, product.chain.shape[1])
-    outputs = outputs if product.rows is None else scattered(outputs, product.rows, product.chain.shape[0])
-    dX, dw = _cpu.empty(dtype, inputs.shape), np.empty(product.n_params, dtype)
-    product._plan(dtype, merge=False).gradient(inputs, outputs, dX, dw)
-    return dX if product.cols is None else taken(dX, product.cols), dw
-
-
-def _require_result(out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: Any) -> None:
-    if not isinstance(out, np.ndarray) or out.dtype != dtype:
-        raise TypeError(f"out must be an array of dtype {dtype}; got {getattr(out, 'dtype', type(out).__name__)}")
-    if out.shape != shape or not out.flags.writeable:
-        raise ValueError(
-            f"out must be writeable and of shape {shape}; got shape {out.shape}{'' if out.flags.writeable else ', read-only'}"
-        )
-    if any(isinstance(x, np.ndarray) and _overlap(x, out) for x in inputs):
-        raise ValueError("out must not share memory with X")
-
-
-def _overlap(x: np.ndarray, y: np.ndarray) -> bool:
-    # Exact up to an effort, beyond which they count as overlapping; NumPy's types know of no effort between none and any.
-    return np.may_share_memory(x, y, max_work=1000)  # type: ignore[arg-type]
-
-
-def _column(x: np.ndarray) -> np.ndarray:
-    return x[:, None] if x.ndim == 1 else x
 
 
 def _in_field(x: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _check, _cpu
 from .._backend import on_device, same_device
-from . import _device
+from . import _device, _host
 
 
 def fwht(X: Any, axis: int = 0, normalize: bool = False, *, out: Any = None) -> Any:
@@ -47,14 +47,10 @@ def fwht(X: Any, axis: int = 0, normalize: bool = False, *, out: Any = None) -> 
         raise ValueError(f"X must have a power of two as its length along axis {axis}; got {n}")
     scale = 1 / math.sqrt(n) if normalize else 1.0
     same_device(X=x, out=out)
+    if out is not None:
+        (_device if on_device(x) else _host).require_result(out, x.shape, x.dtype)
     if on_device(x):
         return _device.fwht(x, axis, scale, out)
-    if out is not None:
-        if not isinstance(out, np.ndarray) or out.dtype != x.dtype:
-            raise TypeError(f"out must be an array of dtype {x.dtype}; got {getattr(out, 'dtype', type(out).__name__)}")
-        if out.shape != x.shape or not out.flags.writeable:
-            what = "" if out.flags.writeable else ", read-only"
-            raise ValueError(f"out must be writeable and of shape {x.shape}; got shape {out.shape}{what}")
     # Transposing both sides makes Fortran order what the kernel calls contiguous.
     flip = x.flags.f_contiguous and not x.flags.c_contiguous
     source, along = (x.T, x.ndim - 1 - axis) if flip else (x, axis)
