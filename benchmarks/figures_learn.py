@@ -14,7 +14,7 @@ from figures_sketch import Calls
 from scipy.optimize import linprog
 
 from randla.bench import measure
-from randla.bench.structured import peer
+from randla.bench.ways import peer
 from randla.learn import LearnWarning, basis_pursuit, gspectral_init, lasso, learn_monomial
 
 LAYER, RANK = 256, 5

@@ -21,7 +21,7 @@ import randla
 from randla import datasets
 from randla.bench import measure
 from randla.bench.lowrank import decaying, randla_svd, svd_peers, true_error
-from randla.bench.structured import peer
+from randla.bench.ways import peer
 from randla.lowrank import interpolative, nystrom_pcg, qr, rpcholesky, svd, trace
 
 K = 50

@@ -18,7 +18,8 @@ from scipy.linalg import hadamard
 import randla
 from randla import _cpu
 from randla.bench import measure
-from randla.bench.structured import arrays_read, butterfly, lazylinop_products, peer, pyfaust_product, tensor
+from randla.bench.structured import arrays_read, butterfly, lazylinop_products, pyfaust_product, tensor
+from randla.bench.ways import peer
 from randla.structured import fwht
 from randla.structured.factorize import factorize
 from randla.structured.operators import KroneckerSparse, Product

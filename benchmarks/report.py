@@ -23,6 +23,7 @@ import figures_sketch
 import figures_solve
 import figures_structured
 import rows
+import rows_gpu
 import rows_leverage
 import rows_lowrank
 import rows_optimize
@@ -72,8 +73,8 @@ def between(text: str, mark: str, content: str) -> str:
 def rendered(folder: Path) -> dict[Path, str]:
     """The files that hold generated tables, as they should be."""
     lstsq, sketch, leverage, optimize, structured, lowrank = (kept(folder, file) for file in FILES)
-    readme, page = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
-    texts = {readme: readme.read_text(), page: page.read_text()}
+    readme, page, cuda = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "cuda.md"
+    texts = {path: path.read_text() for path in (readme, page, cuda)}
     for path, mark, content in (
         (readme, "bench", rows.goals_table(lstsq)),
         (readme, "sketch", rows_sketch.headline_table(sketch)),
@@ -85,6 +86,7 @@ def rendered(folder: Path) -> dict[Path, str]:
         (page, "structured-goals", rows_structured.goals_table(structured)),
         (readme, "lowrank", rows_lowrank.headline_table(lowrank)),
         (page, "lowrank-goals", rows_lowrank.goals_table(lowrank)),
+        (cuda, "gpu", rows_gpu.goals_table(kept(folder, "gpu"))),
         (page, "shapes", rows.shapes_table(lstsq)),
         (page, "accuracy", rows.accuracy_table(lstsq)),
         *((page, mark, table(sketch)) for mark, table in rows_sketch.TABLES.items()),

@@ -9,20 +9,35 @@ NumPy in, NumPy out; arrays of a device in, arrays of the device out. Arrays of 
 from __future__ import annotations
 
 import functools
+import threading
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.fft
+import scipy.sparse
 
 from . import _cpu
 
 Array: TypeAlias = Any  # np.ndarray or cupy.ndarray
+_OF_THREAD = 2  # cudaStreamPerThread
 
 
 def on_device(value: Any) -> bool:
-    """Whether the memory of an array is that of a CUDA device."""
-    return type(value) is not np.ndarray and hasattr(value, "__cuda_array_interface__")
+    """Whether the memory of an array, or of the entries of a sparse matrix, is that of a CUDA device."""
+    if type(value) is np.ndarray:
+        return False
+    return hasattr(value, "__cuda_array_interface__") or sparse_on_device(value)
+
+
+def sparse_on_device(value: Any) -> bool:
+    """Whether this is a sparse matrix of CuPy."""
+    return hasattr(value, "tocsr") and hasattr(getattr(value, "data", None), "__cuda_array_interface__")
+
+
+def is_sparse(value: Any) -> bool:
+    """Whether this is a sparse matrix, of the host or of a device."""
+    return scipy.sparse.issparse(value) or sparse_on_device(value)
 
 
 def namespace(a: Array) -> Any:
@@ -41,9 +56,22 @@ def adopted(value: Any) -> Array:
     return _cupy().asarray(value)
 
 
+def place(a: Array) -> tuple[int, ...]:
+    """The device of an array and the current stream there, whose work is done in the order in which it comes."""
+    stream = int(_cupy().cuda.get_current_stream().ptr)
+    # Every thread has a default stream of its own under that one number.
+    own = threading.get_ident() if stream == _OF_THREAD else 0
+    return int((a.data if sparse_on_device(a) else a).device.id), stream, own
+
+
 def like(a: Array, value: np.ndarray) -> Array:
     """A small array of the host where `a` is."""
     return _cupy().asarray(value) if on_device(a) else value
+
+
+def parameters(value: Any, home: Any) -> Any:
+    """A vector of parameters on the host, whose methods decide on it; of a device only where `home` is an array of one."""
+    return to_host(adopted(value)) if on_device(home) and on_device(value) else value
 
 
 def to_host(a: Array) -> np.ndarray:
@@ -51,11 +79,20 @@ def to_host(a: Array) -> np.ndarray:
     return _cupy().asnumpy(a) if on_device(a) else a
 
 
-def solve_triangular(R: Array, B: Array) -> Array:
-    """R^-1 B for an upper triangular R of a device."""
+def sparse_matrix(values: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> Any:
+    """A CSR matrix where its parts are, sharing their memory."""
+    if not on_device(values):
+        return scipy.sparse.csr_array((values, indices, indptr), shape=shape)
+    import cupyx.scipy.sparse
+
+    return cupyx.scipy.sparse.csr_matrix((values, indices, indptr), shape=shape)
+
+
+def solve_triangular(R: Array, B: Array, *, transposed: bool = False) -> Array:
+    """R^-1 B, or R^-T B, for an upper triangular R of a device."""
     import cupyx.scipy.linalg
 
-    return cupyx.scipy.linalg.solve_triangular(R, B)
+    return cupyx.scipy.linalg.solve_triangular(R, B, trans=1 if transposed else 0)
 
 
 def cosine_transform(name: str, X: Array) -> Array:

@@ -41,13 +41,14 @@ def array(value: Any, name: str, *, device: bool = False) -> np.ndarray:
         if all(s % value.itemsize == 0 for s in value.strides):
             return value
         return value.copy()
+    if sp.issparse(value) or (device and _backend.sparse_on_device(value)):
+        raise TypeError(f"{name} must be a dense array; got a sparse {type(value).__name__}")
     if device and _backend.on_device(value):
         held = _backend.adopted(value)
         return held.astype(dtype_of(held.dtype, name), copy=False)
-    if sp.issparse(value):
-        raise TypeError(f"{name} must be a dense array; got a sparse {type(value).__name__}")
     module = type(value).__module__.partition(".")[0]
-    if module in ("cupy", "torch", "jax", "jaxlib") or isinstance(value, np.ma.MaskedArray):
+    held = _backend.on_device(value) or module in ("cupy", "cupyx", "torch", "jax", "jaxlib")
+    if held or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a numpy array; got {type(value).__module__}.{type(value).__name__}")
     try:
         a = np.asarray(value)
@@ -95,11 +96,30 @@ def csr(value: Any, name: str) -> sp.csr_array:
     return sp.csr_array((data, np.ascontiguousarray(a.indices), np.ascontiguousarray(a.indptr)), shape=a.shape)
 
 
+def device_csr(value: Any, name: str) -> Any:
+    """A sparse matrix of a device as CuPy's CSR with distinct, ascending columns in every row. Waits for the device twice."""
+    if value.ndim != 2:
+        raise ValueError(f"{name} must have 2 dimensions; got {value.ndim}")
+    dtype = dtype_of(np.dtype(value.dtype), name)
+    a = value.tocsr()
+    xp = _backend.namespace(a.data)
+    # The kernels follow the indices without looking, and so does CuPy: what lies outside would end the process.
+    rows_ok = (a.indptr[0] == 0) & (a.indptr[-1] == a.indices.size) & (xp.diff(a.indptr) >= 0).all()
+    if not bool(rows_ok & ((a.indices >= 0) & (a.indices < a.shape[1])).all()):
+        raise ValueError(f"{name} must have valid CSR indices for its shape {tuple(a.shape)}; got some out of range")
+    if not a.has_canonical_format:
+        a = a.copy() if a is value else a
+        a.sum_duplicates()
+    return a if a.dtype == dtype else a.astype(dtype)
+
+
 def matrix(value: Any, name: str, *, operators: bool = False, device: bool = False) -> Matrix | LinearOperator:
     """A dense 2-D array or a CSR array (CSC is converted); with `operators`, also anything with matvec and rmatvec.
 
-    With `device`, dense arrays of a CUDA device too.
+    With `device`, dense arrays and sparse matrices of a CUDA device too.
     """
+    if device and _backend.sparse_on_device(value):
+        return device_csr(value, name)
     if type(value) is np.ndarray or not (sp.issparse(value) or hasattr(value, "matvec")):
         a = array(value, name, device=device)
         if a.ndim != 2:
@@ -127,7 +147,7 @@ def weights(value: Any, m: int, *, device: bool = False) -> np.ndarray:
         raise ValueError(f"weights must have shape ({m},), one per row of A; got {w.shape}")
     finite(w, "weights")
     if w.size and w.min() < 0:
-        raise ValueError(f"weights must not be negative; got {w.min():g}")
+        raise ValueError(f"weights must not be negative; got {float(w.min()):g}")
     return _backend.namespace(w).ascontiguousarray(w, dtype=np.float64)
 
 

@@ -6,6 +6,7 @@ itself in memory, give its products: one pass over A.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
 
-from . import _check
-from ._backend import namespace, on_device
-from ._device import DeviceDense
+from . import _check, _csr
+from ._backend import Array, is_sparse, like, namespace
+from ._device import DeviceMatrix
+from ._device_sparse import in_memory
 from ._row_map import RowMap
 from ._tall import Blocks, ByProducts, Dense, Sparse, TallMatrix, interleaved, products
 from .blocks import RowBlocks
@@ -79,8 +81,6 @@ class Complex(_Embedded):
             return Blocks(A, weights)
         if sp.issparse(A):
             return Sparse(interleaved(A), weights)
-        if on_device(A):
-            return DeviceDense(interleaved(namespace(A).ascontiguousarray(A)), weights)
         by_rows = A.strides[1] == A.itemsize or A.shape[1] == 1
         return Dense(interleaved(A), weights) if by_rows and A.shape[1] else ComplexDense(A, weights)
 
@@ -97,26 +97,36 @@ class Complex(_Embedded):
         return self.V.holds_sketch
 
     def residual(self, X: np.ndarray, B: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        (m, n), k = (self.shape[0] // 2, self.shape[1] // 2), len(X)
+        R, H, squares = self.V.residual(self._pairs(X), self._halves_of(B))
+        return R.reshape(len(X), self.shape[0]), self._gradients(H), squares[0::2] + squares[1::2]
+
+    def _pairs(self, X: Array) -> Array:
+        """Two right-hand sides for V for every row of X: they give the upper and the lower half."""
+        n = self.shape[1] // 2
         y, z = X[:, :n], X[:, n:]
-        Z = np.empty((2 * k, 2 * n))
+        Z = namespace(X).empty((2 * len(X), 2 * n))
         Z[0::2, 0::2], Z[0::2, 1::2] = y, -self.sign * z
         Z[1::2, 0::2], Z[1::2, 1::2] = z, self.sign * y
-        halves = None if B is None else namespace(B).ascontiguousarray(B).reshape(2 * k, m)
-        R, H, squares = self.V.residual(Z, halves)
-        G = np.empty((k, 2 * n))
+        return Z
+
+    def _halves_of(self, B: Array | None) -> Array:
+        return None if B is None else namespace(B).ascontiguousarray(B).reshape(2 * len(B), self.shape[0] // 2)
+
+    def _gradients(self, H: Array) -> Array:
+        n = self.shape[1] // 2
+        G = namespace(H).empty((len(H) // 2, 2 * n))
         G[:, :n] = H[0::2, 0::2] + self.sign * H[1::2, 1::2]
         G[:, n:] = H[1::2, 0::2] - self.sign * H[0::2, 1::2]
-        return R.reshape(k, 2 * m), G, squares[0::2] + squares[1::2]
+        return G
 
     def sketched(self, S: SketchOperator, B: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        halves = namespace(B).ascontiguousarray(B).reshape(2 * len(B), self.shape[0] // 2)
-        for SV, SB in self.V.sketched(self._sample(S), halves):
+        for SV, SB in self.V.sketched(self._sample(S), self._halves_of(B)):
             yield self._embedded(SV), np.vstack([SB[:, 0::2], SB[:, 1::2]])
 
     def _embedded(self, V: np.ndarray) -> np.ndarray:
         re, im = V[:, 0::2], self.sign * V[:, 1::2]
-        return np.block([[re, -im], [im, re]])
+        xp = namespace(V)
+        return xp.concatenate([xp.concatenate([re, -im], axis=1), xp.concatenate([im, re], axis=1)])
 
     def row_blocks(self, rows: int) -> Iterator[np.ndarray]:
         for block in self.V.row_blocks(max(1, rows // 2)):
@@ -132,11 +142,11 @@ class Complex(_Embedded):
     def _halves(self, mapping: RowMap) -> tuple[RowMap, RowMap]:
         """The maps of rows of V that give the images of rows of the upper and of the lower half."""
         n = self.shape[1] // 2
-        upper, lower, scale = np.empty_like(mapping.T), np.empty_like(mapping.T), np.empty(2 * n)
+        upper, lower = namespace(mapping.T).empty_like(mapping.T), namespace(mapping.T).empty_like(mapping.T)
         signs, scales = self.sign * mapping.T[n:], (mapping.scale[:n], mapping.scale[n:])
         common = np.maximum(*scales)  # powers of two
-        scale[0::2] = scale[1::2] = common
-        first, second = (scales[0] / common)[:, None], (scales[1] / common)[:, None]
+        scale = np.repeat(common, 2)
+        first, second = (like(mapping.T, part / common)[:, None] for part in scales)
         upper[0::2], upper[1::2] = first * mapping.T[:n], -second * signs
         lower[0::2], lower[1::2] = second * mapping.T[n:], first * (self.sign * mapping.T[:n])
         return RowMap(upper, scale), RowMap(lower, scale)
@@ -154,6 +164,58 @@ class Complex(_Embedded):
     def transposed(self) -> TallMatrix:
         # The adjoint of A is the conjugate of its transpose.
         return Complex(self.A.T.tocsr() if sp.issparse(self.A) else self.A.T, conjugate=self.sign > 0)
+
+
+class DeviceComplex(Complex, DeviceMatrix):
+    """The same on a device. V is read once for both halves: a pass over complex numbers of its own would read no less."""
+
+    V: DeviceMatrix
+
+    def __init__(self, A: Array, weights: Array | None = None, conjugate: bool = False):
+        super().__init__(A, weights, conjugate)
+        self.xp = namespace(A)
+
+    def _interleaved(self, A: Array, weights: Array | None) -> DeviceMatrix:
+        return in_memory(interleaved(A if is_sparse(A) else namespace(A).ascontiguousarray(A)), weights)
+
+    def _over(self, V: Any) -> DeviceComplex:
+        """The same with another V."""
+        other = copy.copy(self)
+        other.V = V
+        return other
+
+    def pass_over(self, X: Array, B: Array | None, R: Array | None = None) -> tuple[Array, Array]:
+        halves = None if R is None else R.reshape(2 * len(X), self.shape[0] // 2)
+        H, squares = self.V.pass_over(self._pairs(X), self._halves_of(B), halves)
+        return self._gradients(H), squares[0::2] + squares[1::2]
+
+    residual = DeviceMatrix.residual
+
+    def _each_row(self, values: Array) -> Array:
+        return self.xp.tile(values, 2)
+
+    def stacked(self, S: SketchOperator, B: Array) -> tuple[Array, Array]:
+        SV, SB = self.V.stacked(self._sample(S), self._halves_of(B))
+        return self._embedded(SV), self.xp.concatenate([SB[:, 0::2], SB[:, 1::2]])
+
+    sketched = DeviceMatrix.sketched
+
+    def gram_of(self, N: Array) -> Array:
+        # Rows of the lower half are those of V with real and imaginary parts of N exchanged.
+        n = self.shape[1] // 2
+        re, im = N[:n], self.sign * N[n:]
+        upper, lower = self.xp.empty_like(N), self.xp.empty_like(N)
+        upper[0::2], upper[1::2] = re, -im
+        lower[0::2], lower[1::2] = N[n:], self.sign * re
+        return self.V.gram_of(upper) + self.V.gram_of(lower)
+
+    def single(self, scale: np.ndarray) -> DeviceMatrix | None:
+        both = np.repeat(np.maximum(*np.split(scale, 2)), 2)
+        V = self.V.single(both)
+        return None if V is None else self._over(V)
+
+    def transposed(self) -> TallMatrix:
+        return DeviceComplex(_csr.transposed(self.A) if is_sparse(self.A) else self.A.T, conjugate=self.sign > 0)
 
 
 class ComplexOperator(ByProducts, _Embedded):

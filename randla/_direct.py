@@ -10,6 +10,7 @@ import scipy.linalg
 from scipy.linalg import lapack
 
 from . import _check
+from ._backend import like, namespace, on_device, solve_triangular, to_host
 from ._factor import Factor, own_factor
 from ._matrix import wrap
 from ._numeric import norms, powers_of_two
@@ -17,6 +18,7 @@ from .certificate import Certificate
 from .result import Evidence, LstsqResult, Status, rank_note
 
 _COPY_LIMIT = 1 << 15
+_BLOCK = 1 << 28  # entries that are factored at a time on a device
 _EPS = {c: float(np.finfo(c).eps) for c in "fdFD"}
 
 _ROUTINES: dict[str, tuple[Any, Any, Any]] = {
@@ -33,14 +35,17 @@ def solve_directly(
     """a and b are checked; a may be wide. The certificate is computed when asked for."""
     problem = _Problem(a, b, ridge, weights)
     m, n = a.shape
+    xp = namespace(a)
     dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
     if m == 0 or n == 0 or b.size == 0:
         _check.finite(a, "A")
         _check.finite(b, "b")
-        return _result(problem, np.zeros((n, *b.shape[1:]), dtype), seed, Status.DIRECT, rank=0)
+        return _result(problem, xp.zeros((n, *b.shape[1:]), dtype), seed, Status.DIRECT, rank=0)
     eps = _EPS[dtype.char]
     # Rounding errors of R, measured on rank-deficient matrices, reach 3 eps and grow slowly with m.
     cut = eps * max(10.0 if eps < 1e-10 else 4.0, 0.02 * math.sqrt(m)) if rcond is None else max(rcond, eps)
+    if on_device(a):
+        return _solve_on_device(problem, cut, dtype, seed)
     if m >= n or ridge:
         geqrf, trtrs, trcon = _ROUTINES[dtype.char]
         both = problem.augmented(dtype)
@@ -56,6 +61,44 @@ def solve_directly(
     _check.finite(a, "A")
     _check.finite(b, "b")
     return _by_singular_values(problem, cut, dtype, seed)
+
+
+def _solve_on_device(problem: _Problem, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
+    """QR there, m >= n. What the host waits for decides the rank; R comes to it where that is in doubt, or for the evidence."""
+    n, xp = problem.a.shape[1], namespace(problem.a)
+    R, target = _r_on_device(problem, dtype)
+    x = solve_triangular(R, target)
+    # Columns of equal size, so that units cannot decide.
+    scaled = R / abs(R).max(axis=0)
+    inverse = solve_triangular(scaled, xp.eye(n, dtype=R.dtype))
+    bound = abs(scaled).sum(axis=0).max() * abs(inverse).sum(axis=0).max()
+    size, cond = to_host(xp.stack([abs(x).max(), bound]))
+    if np.isfinite(size) and cond * 50 * n * cut < 1:
+        solution = x[:, 0] if problem.b.ndim == 1 else xp.ascontiguousarray(x)
+        return _result(problem, solution, seed, Status.DIRECT, R=R)
+    _check.finite(problem.a, "A")
+    _check.finite(problem.b, "b")
+    right = to_host(target)
+    reduced = _Problem(to_host(R), right[:, 0] if problem.b.ndim == 1 else right, 0.0, None)
+    x, rank = _truncated(reduced, cut, dtype)
+    return _ranked(problem, like(problem.a, x), rank, problem.full_rank, cut, seed)
+
+
+def _r_on_device(problem: _Problem, dtype: np.dtype) -> tuple[Any, Any]:
+    """R and Q'b of [A; sqrt(ridge) I], block by block: cuSOLVER counts entries in 32 bits, and CuPy copies what it factors."""
+    a, b, xp = problem.a, _columns(problem.b), namespace(problem.a)
+    (m, n), k = a.shape, b.shape[1]
+    R = xp.zeros((n if problem.ridge else 0, n + k), dtype)
+    if problem.ridge:
+        R[:, :n] = math.sqrt(problem.ridge) * xp.eye(n, dtype=dtype)
+    roots = None if problem.weights is None else xp.sqrt(problem.weights)[:, None].astype(_check.real_dtype(dtype))
+    rows = max(_BLOCK // (n + k), 2 * (n + k))
+    for i in range(0, m, rows):
+        block = xp.concatenate([a[i : i + rows], b[i : i + rows]], axis=1)
+        if roots is not None:
+            block = block * roots[i : i + rows]
+        R = xp.linalg.qr(xp.concatenate([R, block]), mode="r")
+    return R[:n, :n], R[:n, n:]
 
 
 class _Problem(NamedTuple):
@@ -86,15 +129,20 @@ class _Problem(NamedTuple):
         """The largest rank that the matrix can have, rows of weight zero being no rows."""
         m, n = self.a.shape
         if self.weights is not None:
-            m = int(np.count_nonzero(self.weights))
+            m = int(namespace(self.weights).count_nonzero(self.weights))
         return min(m + n if self.ridge else m, n)
 
 
 def _by_singular_values(problem: _Problem, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
+    x, rank = _truncated(problem, cut, dtype)
+    return _ranked(problem, x, rank, problem.full_rank, cut, seed)
+
+
+def _truncated(problem: _Problem, cut: float, dtype: np.dtype) -> tuple[np.ndarray, int]:
+    """The solution of minimum norm with the singular values that are not zero, and how many these are."""
     n = problem.a.shape[1]
     both = problem.augmented(dtype)
     A, rhs, rows = both[:, :n], both[:, n:], len(both)
-    full = problem.full_rank
     if rows < n:
         x, _, rank, _ = scipy.linalg.lstsq(A, rhs, cond=cut, lapack_driver="gelsd", check_finite=False)
     else:
@@ -112,11 +160,13 @@ def _by_singular_values(problem: _Problem, cut: float, dtype: np.dtype, seed: in
             relative = scale / scale.max()
             null = scipy.linalg.qr(relative[:, None] * Vh[rank:].conj().T, mode="economic")[0]
             x = x - null @ (null.conj().T @ x)
-    x = x.reshape(n, *problem.b.shape[1:]).astype(dtype, copy=False)
+    return x.reshape(n, *problem.b.shape[1:]).astype(dtype, copy=False), int(rank)
+
+
+def _ranked(problem: _Problem, x: np.ndarray, rank: int, full: int, cut: float, seed: int) -> LstsqResult:
     if rank == full:
-        return _result(problem, x, seed, Status.DIRECT, rank=int(rank))
-    notes = rank_note(int(rank), full, cut)
-    return _result(problem, x, seed, Status.RANK_DEFICIENT, rank=int(rank), notes=notes)
+        return _result(problem, x, seed, Status.DIRECT, rank=rank)
+    return _result(problem, x, seed, Status.RANK_DEFICIENT, rank=rank, notes=rank_note(rank, full, cut))
 
 
 def _r(A: np.ndarray) -> np.ndarray:
@@ -162,7 +212,7 @@ class _Solved:
         if self.problem is not None:
             self.measured = _measure(self.problem, self.x)
             if self.R is None and self.x.size and self.problem.a.size:
-                self.R = _r(self.problem.augmented(self.x.dtype, with_b=False))
+                self.R = _own_r(self.problem, self.x.dtype)
             self.problem = None
         assert self.measured is not None
         return self.measured
@@ -172,21 +222,25 @@ class _Solved:
         return float(residual_norms / unit) if self.single else residual_norms / unit
 
     def evidence(self) -> Evidence:
-        return _evidence(self.x, *self.measure(), self.ridge, self.R, self.rank, self.count)
+        measured = self.measure()
+        R = None if self.R is None else to_host(self.R)
+        return _evidence(to_host(self.x), *measured, self.ridge, R, self.rank, self.count)
 
 
 def _measure(problem: _Problem, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """A power of two that brings b to size one; in that unit the residual norms and the gradient A'(w r) - ridge x."""
     unit, matrix, is_complex = _unit(problem.b), wrap(problem.a, problem.weights), x.dtype.kind == "c"
-    # A complex matrix takes real and imaginary part as one row, a real one as two.
-    join = np.hstack if matrix.copies == 2 else np.vstack
 
     def rows(v: np.ndarray) -> np.ndarray:
-        v = _columns(v).T
-        return np.array(join([v.real, v.imag]) if is_complex else v, np.float64, order="C") * unit
+        v, xp = _columns(v).T, namespace(v)
+        if is_complex:
+            # A complex matrix takes real and imaginary part as one row, a real one as two.
+            v = xp.concatenate([v.real, v.imag], axis=1 if matrix.copies == 2 else 0)
+        return xp.array(v, np.float64, order="C") * unit
 
+    x = to_host(x)
     X = rows(x)
-    _, G, squares = matrix.residual(X, rows(problem.b))
+    G, squares = matrix.evaluated(X, rows(problem.b))
     G -= problem.ridge * X
     if matrix.copies == 2:
         n = G.shape[1] // 2
@@ -198,13 +252,19 @@ def _measure(problem: _Problem, x: np.ndarray) -> tuple[float, np.ndarray, np.nd
     return unit, size[0] if x.ndim == 1 else size, G.T.reshape(x.shape)
 
 
+def _own_r(problem: _Problem, dtype: np.dtype) -> Any:
+    if on_device(problem.a):
+        return _r_on_device(problem, dtype)[0]
+    return _r(problem.augmented(dtype, with_b=False))
+
+
 def _columns(v: np.ndarray) -> np.ndarray:
     return v[:, None] if v.ndim == 1 else v
 
 
 def _unit(b: np.ndarray) -> float:
     """A power of two that brings b to size one."""
-    largest = float(np.abs(b).max(initial=0.0))
+    largest = float(abs(b).max()) if b.size else 0.0
     return float(powers_of_two(np.array([largest]))[0]) if math.isfinite(largest) else 1.0
 
 

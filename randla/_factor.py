@@ -28,6 +28,10 @@ from ._numeric import (
 )
 from ._row_map import RowMap
 
+# A Cholesky factor of the sketched Gram matrix is as good a preconditioner as R of a QR factorization while eps cond^2 stays
+# well below one: at this limit it moves the smallest singular values of A N by a few percent. The limit is checked, always.
+GRAM_COND_LIMIT = 1e7
+
 _STEPS, _MORE_STEPS = 8, (16, 40)
 _FALSE_ALARM = 1e-6
 
@@ -139,24 +143,27 @@ class TriangularFactor(Factor):
         self.gram = gram  # R'R where it was formed (upper triangle)
         self.rank = len(R)
 
+    def _through(self, op: int, Z: np.ndarray) -> np.ndarray:
+        return triangular(op, self.R, Z)
+
     def apply(self, Z: np.ndarray) -> np.ndarray:
-        return triangular(SOLVE, self.R, Z)
+        return self._through(SOLVE, Z)
 
     def adjoint(self, G: np.ndarray) -> np.ndarray:
-        return triangular(SOLVE_TRANSPOSED, self.R, G)
+        return self._through(SOLVE_TRANSPOSED, G)
 
     def gradient(self, Z: np.ndarray) -> np.ndarray:
-        return triangular(MULTIPLY_TRANSPOSED, self.R, Z)
+        return self._through(MULTIPLY_TRANSPOSED, Z)
 
     @cached_property
     def extremes(self) -> tuple[float, float]:
         return self._largest(_STEPS), self._smallest(_STEPS)
 
     def _largest(self, steps: int) -> float:
-        return lanczos(lambda z: triangular(MULTIPLY_TRANSPOSED, self.R, triangular(MULTIPLY, self.R, z)), len(self.R), steps)
+        return lanczos(lambda z: self._through(MULTIPLY_TRANSPOSED, self._through(MULTIPLY, z)), len(self.scale), steps)
 
     def _smallest(self, steps: int) -> float:
-        inverse = lanczos(lambda z: triangular(SOLVE, self.R, triangular(SOLVE_TRANSPOSED, self.R, z)), len(self.R), steps)
+        inverse = lanczos(lambda z: self._through(SOLVE, self._through(SOLVE_TRANSPOSED, z)), len(self.scale), steps)
         return 1 / inverse if inverse > 0 else 0.0
 
     def certainly_above(self, rcond: float) -> bool:
@@ -165,7 +172,7 @@ class TriangularFactor(Factor):
         Lanczos never overstates the condition number; how far it can understate it is known in probability. More steps are
         made while that leaves the answer open: they are far cheaper than singular values.
         """
-        n = len(self.R)
+        n = len(self.scale)
         if not self.cond * 1.2 >= 1 / rcond:
             return True
         for steps in _MORE_STEPS:

@@ -1,4 +1,15 @@
-"""The routes to leverage scores: factor of A, exact or from a sketch, then norms of mapped rows."""
+"""The routes to leverage scores: factor of A, exact or from a sketch, then norms of mapped rows.
+
+On a device what has m rows stays there, and no block of rows is waited for; only where A is wide do the m x m factor and the m
+scores come from the host. For a dense (m, n) of s bytes a number, r the columns of the map, by arithmetic for an H200
+(4.3 TB/s, 55 Tflop/s in float64) and not measured:
+
+- "exact" reads A three times: 3 m n s bytes, and 2 m n numbers of images written and read twice; 6 m n^2 operations, which take
+  longer from n = 150 on: 29 ms for m = 1e6, n = 512, where reading takes 3 ms.
+- "sketch" reads A twice: 2 m n s bytes, and m r numbers of images written and read; 2 m n r operations. r is n, or what `rtol`
+  needs where that is less than half of it: 106 columns for 1e6 rows at rtol = 3, so that n = 512 takes 4 ms, of which
+  the two passes are 2 ms. float32 matrices are mapped in float32 where that is enough.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +22,10 @@ import numpy as np
 import scipy.linalg
 import scipy.stats
 
+from ._backend import Array, like, namespace, on_device, to_host
 from ._factor import Factor, RidgeFactor, TriangularFactor, TruncatedFactor, ridge_root
 from ._matrix import Dense, RowBlocks, TallMatrix
-from ._numeric import cholesky, norms, powers_of_two
+from ._numeric import cholesky, inverse, norms, powers_of_two
 from ._row_map import RowMap
 from .precondition import factor_by_qr, rank_cut, sketched_factor
 from .sketch import BlockSRHT, Gaussian, Rademacher
@@ -51,7 +63,7 @@ class Request:
 
 @dataclasses.dataclass
 class Found:
-    scores: np.ndarray
+    scores: Array
     rank: int
     dimension: float
     cond: float
@@ -62,6 +74,7 @@ class Found:
 
 def scores_of(request: Request) -> Found:
     found = _scores(request)
+    found.scores = like(request.matrix.A, found.scores)
     found.passes += request.matrix.passes
     return found
 
@@ -117,7 +130,7 @@ def _is_mapped(A: Any) -> bool:
 
 def _sketch(request: Request, d: int, *, small: bool, asked: int | None = None) -> Factor:
     matrix = request.matrix
-    nothing = np.zeros((0, matrix.shape[0]))
+    nothing = namespace(matrix.A).zeros((0, matrix.shape[0]))
     family, cut = matrix.default_sketch, request.cut
     return sketched_factor(matrix, nothing, family, d, request.seed, ridge=request.ridge, rcond=cut, asked=asked, small=small)
 
@@ -137,6 +150,8 @@ def _norms_of_rounded(matrix: TallMatrix, mapping: RowMap) -> np.ndarray | None:
     """Squared norms of the rows of an orthonormal basis of the images as they are computed, for A so ill-conditioned that these
     are orthonormal to a few digits only: like those of Householder's Q they sum to the rank. None where that fails."""
     rows = max(1024, 4 * mapping.rank)
+    if on_device(matrix.A):
+        return _norms_of_rounded_on_device(matrix, mapping, rows)
     gram = np.zeros((mapping.rank, mapping.rank), order="F")
     for block in matrix.row_blocks(rows):
         gram = scipy.linalg.blas.dsyrk(1.0, mapping.images(block).T, beta=1.0, c=gram, overwrite_c=1)
@@ -148,6 +163,24 @@ def _norms_of_rounded(matrix: TallMatrix, mapping: RowMap) -> np.ndarray | None:
         Z = scipy.linalg.blas.dtrsm(1.0, R, mapping.images(block).T, trans_a=1)
         scores.append(np.einsum("ij,ij->j", Z, Z)[: len(block) // matrix.copies])
     return np.concatenate(scores)
+
+
+def _norms_of_rounded_on_device(matrix: TallMatrix, mapping: RowMap, rows: int) -> Array | None:
+    xp, mapped, rank = namespace(matrix.A), mapping.on_device(matrix.A), mapping.rank
+    gram = xp.zeros((rank, rank))
+    for block in matrix.row_blocks(rows):
+        image = mapped.images(block)
+        gram += image.T @ image
+    R = cholesky(to_host(gram).T)
+    if R is None:
+        return None
+    # The images are orthonormal to a few digits: with them R has an inverse that is as good as solving with it.
+    inverted = like(matrix.A, inverse(R))
+    scores = []
+    for block in matrix.row_blocks(rows):
+        Z = mapped.images(block) @ inverted
+        scores.append((Z * Z).sum(axis=1)[: len(block) // matrix.copies])
+    return xp.concatenate(scores)
 
 
 def effective_dimension_of(request: Request) -> float:
@@ -204,7 +237,7 @@ def _factor_of_transposed(request: Request, *, only_if_deficient: bool = False) 
 def _row_sizes(matrix: TallMatrix, factor: Factor) -> np.ndarray:
     """What a factor of the transposed matrix, without its weights, is multiplied by for the matrix itself; 0 for zero rows."""
     sizes = (factor.column_norms() > 0) / factor.scale
-    return sizes if matrix.weights is None else sizes * np.tile(matrix.roots, matrix.copies)
+    return sizes if matrix.weights is None else sizes * np.tile(to_host(matrix.roots), matrix.copies)
 
 
 def _matrix_of(factor: Factor) -> np.ndarray:
@@ -312,7 +345,11 @@ def _sketched(request: Request) -> Found:
     mapping = factor.row_map()
     if projected:
         signs = Rademacher().sample(columns, mapping.rank, rng=request.seed).to_dense()
-        mapping = RowMap(np.ascontiguousarray(scipy.linalg.blas.dgemm(1.0, mapping.T.T, signs.T, trans_a=1)), mapping.scale)
+        if on_device(mapping.T):
+            T = mapping.T @ like(mapping.T, signs).T
+        else:
+            T = np.ascontiguousarray(scipy.linalg.blas.dgemm(1.0, mapping.T.T, signs.T, trans_a=1))
+        mapping = RowMap(T, mapping.scale)
     single = factor.cond * _SINGLE_EPS < 0.05 * request.rtol  # several times what rounding does
     scores = matrix.row_norms(mapping, single)
     scores *= shrinkage

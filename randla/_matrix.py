@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,8 +12,8 @@ import scipy.sparse as sp
 
 from . import _check
 from ._backend import namespace, on_device, to_host
-from ._complex import Complex, ComplexOperator
-from ._device import DeviceDense
+from ._complex import Complex, ComplexOperator, DeviceComplex
+from ._device_sparse import in_memory
 from ._scaled import RowScaled
 from ._tall import Blocks, Dense, Operator, Sparse, TallMatrix
 from .blocks import RowBlocks, as_row_blocks
@@ -40,7 +39,7 @@ def is_complex(A: Any) -> bool:
 def wrap(A: Any, weights: np.ndarray | None = None) -> TallMatrix:
     """The wrapper for a checked matrix, with weights for its rows."""
     if on_device(A):
-        return Complex(A, weights) if is_complex(A) else DeviceDense(A, weights)
+        return DeviceComplex(A, weights) if is_complex(A) else in_memory(A, weights)
     if not (isinstance(A, np.ndarray | RowBlocks) or sp.issparse(A)):
         return ComplexOperator(A, weights) if is_complex(A) else Operator(A, weights)
     if is_complex(A):
@@ -107,7 +106,9 @@ class Posed:
         """The result in terms of the caller's problem."""
         if not self.complex:
             return result
-        out, copies = copy.copy(result), self.matrix.copies
+        # Not by copy.copy, which asks for singular values.
+        out, copies = object.__new__(LstsqResult), self.matrix.copies
+        out.__dict__.update(result.__dict__)
         for name in ("residual_norm", "_evidence", "s"):
             out.__dict__.pop(name, None)
         out.x = self._solution(result.x)

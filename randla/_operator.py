@@ -15,11 +15,16 @@ from . import _backend, _check, _cpu
 if TYPE_CHECKING:
     from .families import Distribution
 
+_KEPT = 1 << 28  # bytes on a device that an operator may keep for each stream
+
 
 def _by_real_parts(A: Any, apply: Callable[[Any], np.ndarray]) -> np.ndarray:
     """A real linear map of a complex matrix."""
     if A.dtype.kind != "c":
         return apply(A)
+    if _backend.sparse_on_device(A):
+        real, imag = (_backend.sparse_matrix(part, A.indices, A.indptr, A.shape) for part in (A.data.real, A.data.imag))
+        return _complex(apply(real), apply(imag), A.dtype)
     return _complex(apply(A.real), apply(A.imag), A.dtype)
 
 
@@ -53,7 +58,7 @@ class _Products:
         return self._transposed()
 
     def __matmul__(self, X: Any) -> np.ndarray:
-        x = _check.csr(X, "X") if sp.issparse(X) else _check.array(X, "X", device=True)
+        x = _check.matrix(X, "X", device=True) if _backend.is_sparse(X) else _check.array(X, "X", device=True)
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise ValueError(f"S @ X: X must have {self.shape[1]} rows, as S has shape {self.shape}; got shape {x.shape}")
         if x.ndim == 1:
@@ -61,7 +66,7 @@ class _Products:
         return _by_real_parts(x, self._times)
 
     def __rmatmul__(self, X: Any) -> np.ndarray:
-        x = X if sp.issparse(X) else _check.array(X, "X", device=True)
+        x = X if _backend.is_sparse(X) else _check.array(X, "X", device=True)
         if x.ndim not in (1, 2) or x.shape[-1] != self.shape[0]:
             raise ValueError(f"X @ S: X must have {self.shape[0]} columns, as S has shape {self.shape}; got shape {x.shape}")
         return (self._transposed() @ x.T).T
@@ -87,7 +92,7 @@ class SketchOperator(_Products):
     """A random (d, m) matrix S with E ||S x||^2 = ||x||^2, given by distribution, shape and seed.
 
     `S @ A` takes dense arrays of any strides and CSR/CSC matrices, 1-D or 2-D, and keeps the dtype of A. Arrays of
-    a CUDA device (CuPy, torch) give CuPy arrays.
+    a CUDA device (CuPy, torch) and CuPy's sparse matrices give CuPy arrays.
     `S.distribution.sample(d, m, rng=S.seed)` is S again.
     """
 
@@ -102,6 +107,23 @@ class SketchOperator(_Products):
 
     def _transposed(self) -> _Products:
         return TransposedSketch(self)
+
+    def _once_on_device(self, A: Any, kind: Any, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """What a product with A needs of S there, made once and kept with S where it is not too large.
+
+        Other streams make their own: nothing orders their work after this, nor the end of this memory after theirs.
+        """
+        kept = self.__dict__.setdefault("_on_device", {})
+        key = (*_backend.place(A), kind)
+        if key in kept:
+            return kept[key]
+        made = make()
+        if sum(part.nbytes for part in made) <= _KEPT:
+            kept[key] = made
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_on_device"}
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """S[i0:i1, j0:j1] as a float64 array; the rest of S is not made."""
@@ -173,7 +195,7 @@ class TransposedSketch(_Products):
         return self.operator.shape[::-1]
 
     def _times(self, X: _check.Matrix) -> np.ndarray:
-        Y = X.toarray() if sp.issparse(X) else X
+        Y = X.toarray() if _backend.is_sparse(X) else X
         out = _backend.namespace(Y).empty((self.shape[0], Y.shape[1]), Y.dtype)
         self.operator.distribution._adjoint(self.operator, Y, 0, out)
         return out

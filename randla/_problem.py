@@ -94,10 +94,18 @@ class Problem:
 
     def evaluate(self, X: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Norms of b - A x, norms of the residual of the augmented problem, gradients. One pass."""
-        outer = X * self.factor.scale
-        _, G, squares = self.matrix.residual(outer, self.B if len(rows) == len(self.B) else self.B[rows])
+        return self.norms_and_gradients(X, *self.matrix.evaluated(X * self.factor.scale, self.right_hand_sides(rows)))
+
+    def right_hand_sides(self, rows: np.ndarray) -> np.ndarray:
+        return self.B if len(rows) == len(self.B) else self.B[like(self.B, rows)]
+
+    def norms_and_gradients(
+        self, X: np.ndarray, G: np.ndarray, squares: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `evaluate` gives, from a pass over A with X in the units of A."""
         if self.ridge == 0:
             return np.sqrt(squares), np.sqrt(squares), G * self.factor.scale
+        outer = X * self.factor.scale
         G -= self.ridge * outer
         return np.sqrt(squares), np.sqrt(squares + self.ridge * row_norms(outer) ** 2), G * self.factor.scale
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import _forward, krylov
-from ._device import DeviceDense, Inner
+from ._device_inner import inner_for
 from ._numeric import norms as row_norms
 from ._problem import Iterates, Options, Outcome, Problem, Run
 from .result import Status
@@ -39,7 +39,9 @@ def refine(problem: Problem, guess: np.ndarray | None, options: Options) -> Outc
 def _cycles(problem: Problem, run: Iterates) -> Outcome:
     factor, certificate, options = problem.factor, problem.stopping, run.options
     trust = krylov.attainable(factor.cond)
-    inner = Inner(problem.matrix, factor, problem.ridge) if isinstance(problem.matrix, DeviceDense) else None
+    inner = inner_for(problem.matrix, factor, problem.ridge)
+    if inner is not None:
+        inner.reduce(float((run.tol / np.maximum(run.errors, run.tol)).min(initial=1.0)))
     idle = np.zeros(len(run.X), dtype=int)
     last = np.full(len(run.X), np.inf)
     for _ in range(_MAX_CYCLES):
@@ -52,6 +54,10 @@ def _cycles(problem: Problem, run: Iterates) -> Outcome:
         size, before = row_norms(C), run.errors[rows].copy()
         # A huge first iterate can have a small backward error: while the gradient shrinks, the run is not idle.
         shrinking = size < 0.3 * last[rows]
+        if inner is not None and (size > inner.allowed * last[rows]).any() and inner.restore():
+            idle[rows] = 0
+        if inner is not None:
+            trust = inner.trust
         last[rows] = size
 
         everything, shown = run.errors.copy(), run.X.copy()
@@ -64,6 +70,7 @@ def _cycles(problem: Problem, run: Iterates) -> Outcome:
             rows: np.ndarray = rows,
             base: np.ndarray = base,
             size: np.ndarray = size,
+            trust: float = trust,
             everything: np.ndarray = everything,
             shown: np.ndarray = shown,
         ) -> np.ndarray:
@@ -82,7 +89,9 @@ def _cycles(problem: Problem, run: Iterates) -> Outcome:
                 Y, diverged = krylov.heavy_ball(problem.normal, C, progress, limit, factor.distortion)
             else:
                 Y, diverged = inner.heavy_ball(C, progress, limit, factor.distortion, tail)
-            if diverged and krylov.widened(factor.distortion) > factor.distortion:
+            if diverged and inner is not None and inner.restore():
+                shrinking[:] = True
+            elif diverged and krylov.widened(factor.distortion) > factor.distortion:
                 factor.distortion = krylov.widened(factor.distortion)
                 shrinking[:] = True  # a cycle that failed for this reason is no reason to give up
         elif inner is None:

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
 
 from . import _check, _cpu
+from ._backend import is_sparse, namespace, sparse_matrix
 from ._row_map import RowMap
 from .blocks import RowBlocks
 from .sketch import BlockSRHT, Distribution, SketchOperator, SparseStack
@@ -38,7 +39,6 @@ class TallMatrix:
 
     default_sketch: Distribution = SparseStack()
     copies = 1  # how many singular values stand for one of the caller's A
-    reduces_sketch = False  # whether a sketch comes as a triangle with the same Gram matrix
     by_products = False  # whether A is known by its products with vectors alone
 
     def __init__(self, A: Any, weights: np.ndarray | None = None):
@@ -83,6 +83,10 @@ class TallMatrix:
 
     def _residual(self, X: np.ndarray, B: np.ndarray | None, R: np.ndarray, G: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+    def evaluated(self, X: np.ndarray, B: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The second and the third of what `residual` gives."""
+        return self.residual(X, B)[1:]
 
     def times(self, X: np.ndarray) -> np.ndarray:
         """A X as rows."""
@@ -469,11 +473,11 @@ class Blocks(TallMatrix):
 def interleaved(A: _check.Matrix) -> _check.Matrix:
     """The real matrix of twice as many columns that holds Re, Im of every entry in turn; a view where rows allow."""
     real = _check.real_dtype(A.dtype)
-    if not sp.issparse(A):
-        return (A if A.strides[1] == A.itemsize or A.shape[1] == 1 else np.ascontiguousarray(A)).view(real)
+    if not is_sparse(A):
+        return (A if A.strides[1] == A.itemsize or A.shape[1] == 1 else namespace(A).ascontiguousarray(A)).view(real)
     wide = np.result_type(A.indices.dtype, np.int64) if 2 * max(A.nnz, A.shape[1]) > 2**31 - 1 else A.indices.dtype
-    indices = np.empty(2 * len(A.indices), wide)
+    indices = namespace(A).empty(2 * len(A.indices), wide)
     indices[0::2] = A.indices
     indices *= 2
     indices[1::2] = indices[0::2] + 1
-    return sp.csr_array((A.data.view(real), indices, A.indptr.astype(wide) * 2), shape=(A.shape[0], 2 * A.shape[1]))
+    return sparse_matrix(A.data.view(real), indices, A.indptr.astype(wide) * 2, (A.shape[0], 2 * A.shape[1]))

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from . import _check, _cpu
-from ._backend import cosine_transform, kernels, like, namespace, on_device
+from . import _check, _cpu, _csr
+from ._backend import cosine_transform, is_sparse, kernels, like, namespace, on_device, sparse_on_device
 from ._operator import SketchOperator
 from ._random import random_words, uniform
 
@@ -39,7 +39,8 @@ class Distribution:
     def _check_width(self, m: int) -> None:
         """Raise where m does not suit."""
 
-    # What a family provides. A has a real float dtype and is dense or CSR; `out` is C-contiguous.
+    # What a family provides. A has a real float dtype and is dense or CSR, of the host or of a device; `out` is
+    # C-contiguous.
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
         """out += S[:, j0 : j0 + rows of A] @ A."""
         raise NotImplementedError
@@ -53,12 +54,12 @@ class Distribution:
         raise NotImplementedError
 
 
-def _add_listed(S: sp.csr_array, A: _check.Matrix, out: np.ndarray) -> None:
-    """out += S @ A for a sketch whose entries are listed."""
+def _add_listed(S: Any, A: _check.Matrix, out: np.ndarray) -> None:
+    """out += S @ A for a sketch whose entries are listed, as CSR of the host or where A is."""
     listed = S.indptr.astype(np.int64), S.indices.astype(np.int64), S.data.astype(np.float64)
     entries = kernels(A).Entries(*(like(A, part) for part in listed))
-    if sp.issparse(A):
-        _cpu.gather_csr(entries, np.ascontiguousarray(A.data), A.indptr, A.indices, A.shape[1], out)
+    if is_sparse(A):
+        kernels(A).gather_csr(entries, *_csr.parts(A), A.shape[1], out)
     else:
         kernels(A).gather(entries, A, out)
 
@@ -98,11 +99,31 @@ class _Sparse(_ByColumns):
         return _cpu.sparse_columns(*self._arguments(s), s.seed, j0, j1)
 
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray, first: int = 0) -> None:
-        if sp.issparse(A):
-            data = np.ascontiguousarray(A.data)
-            _cpu.sparse_sketch_csr(*self._arguments(s), first, s.seed, data, A.indptr, A.indices, A.shape[1], j0, out)
+        arguments, sparse = (*self._arguments(s), first), is_sparse(A)
+        given = (*_csr.parts(A), A.shape[1]) if sparse else (A,)
+        if on_device(A) and j0 == first == 0 and A.shape[0] == s.shape[1]:
+            # All columns of S: their entries are sorted once for all products.
+            window = 0 if sparse else kernels(A).window_rows(*arguments, A)
+            entries = s._once_on_device(A, window, lambda: self._sorted_entries(s, A, window))
+            if sparse:
+                kernels(A).sorted_sketch_csr(*arguments, *entries, *given, out)
+            else:
+                kernels(A).sorted_sketch(*arguments, window, *entries, *given, out)
+        elif sparse:
+            kernels(A).sparse_sketch_csr(*arguments, s.seed, *given, j0, out)
         else:
-            kernels(A).sparse_sketch(*self._arguments(s), first, s.seed, A, j0, out)
+            kernels(A).sparse_sketch(*arguments, s.seed, *given, j0, out)
+
+    def _sorted_entries(self, s: SketchOperator, like: Any, window: int) -> tuple[Any, Any]:
+        """The entries of S on the device of an array, sorted by rows of S, for all columns or for windows of them."""
+        xp, (d, m), nnz = namespace(like), s.shape, min(self.nnz, s.shape[0])
+        if window:
+            windows = -(-m // window)
+            out = xp.empty((windows, (d + 8) // 8 * 8), np.uint16), xp.empty((windows, window * nnz), np.uint16)
+        else:
+            out = xp.empty(d + 1, np.int64), xp.empty(m * nnz, np.uint32)
+        kernels(like).sort_entries(*self._arguments(s), 0, s.seed, 0, m, window, *out)
+        return out
 
     def _adjoint(self, s: SketchOperator, Y: np.ndarray, j0: int, out: np.ndarray) -> None:
         kernels(Y).sparse_sketch_adjoint(*self._arguments(s), 0, s.seed, Y, j0, out)
@@ -176,8 +197,13 @@ class BlockSRHT(_ByColumns):
         return _cpu.block_srht_columns(*s.shape, self.block, s.seed, j0, j1)
 
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
-        if not sp.issparse(A):
-            kernels(A).block_srht(*s.shape, self.block, s.seed, A, j0, 0, self._blocks(s.shape[0]), out)
+        blocks = self._blocks(s.shape[0])
+        if not is_sparse(A):
+            kernels(A).block_srht(*s.shape, self.block, s.seed, A, j0, 0, blocks, out)
+            return
+        if on_device(A):
+            for i, rows in _csr.dense_blocks(A, 64 * self.block):
+                kernels(A).block_srht(*s.shape, self.block, s.seed, rows, j0 + i, 0, blocks, out)
             return
         # A group mixes rows of different patterns: every entry of A counts `block` times. Listed window by window.
         window = 64 * self.block
@@ -196,6 +222,9 @@ class _Dense(Distribution):
 
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
         d = s.shape[0]
+        if sparse_on_device(A):
+            self._apply_to_csr(s, A, j0, out)
+            return
         if on_device(A):
             for j, panel in self._panels(s, A, j0, A.shape[0]):
                 out += panel @ A[j : j + panel.shape[1]]
@@ -221,13 +250,25 @@ class _Dense(Distribution):
         out[:] = 0
         _cpu.dense_product_adjoint(self._family, s.shape[0], s.seed, Y, j0, out)
 
+    def _apply_to_csr(self, s: SketchOperator, A: Any, j0: int, out: Any) -> None:
+        # As on the host: A' lists the entries of a product with panels of S', which is a read of a row of S' for every entry.
+        xp = namespace(A)
+        total = xp.zeros((A.shape[1], s.shape[0]), out.dtype)
+        for j, rows in _csr.row_slices(A, max(16, 16 * _PANEL // s.shape[0])):
+            panel = self._panel(s, A, j0 + j, rows.shape[0])
+            _add_listed(_csr.transposed(rows), xp.ascontiguousarray(panel.T), total)
+        out += total.T
+
     def _panels(self, s: SketchOperator, like: Any, j0: int, count: int) -> Iterator[tuple[int, Any]]:
         """Columns j0 .. j0 + count - 1 of S on the device of an array, as many at a time as stay in its cache."""
         width = max(16, _PANEL // s.shape[0])
         for j in range(0, count, width):
-            panel = namespace(like).empty((s.shape[0], min(width, count - j)), like.dtype)
-            kernels(like).dense_sketch(self._family, s.shape[0], s.seed, panel, 0, j0 + j)
-            yield j, panel
+            yield j, self._panel(s, like, j0 + j, min(width, count - j))
+
+    def _panel(self, s: SketchOperator, like: Any, j0: int, count: int) -> Any:
+        panel = namespace(like).empty((s.shape[0], count), like.dtype)
+        kernels(like).dense_sketch(self._family, s.shape[0], s.seed, panel, 0, j0)
+        return panel
 
     def _block(self, s: SketchOperator, i0: int, i1: int, j0: int, j1: int) -> np.ndarray:
         out = np.empty((i1 - i0, j1 - j0))
@@ -369,17 +410,26 @@ class SRTT(Distribution):
             raise ValueError(f"m must be at most 2^40 for a transform of all rows; got {m}")
 
     def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
-        if sp.issparse(A):
-            columns = sp.csc_array(A)
-            for c in range(0, A.shape[1], 4 * _TRANSFORM_COLUMNS):
-                strip = columns[:, c : c + 4 * _TRANSFORM_COLUMNS].toarray()
-                part = np.zeros((len(out), strip.shape[1]), out.dtype)
+        if is_sparse(A):
+            for c, strip in self._dense_columns(A):
+                part = namespace(A).zeros((len(out), strip.shape[1]), out.dtype)
                 self._apply(s, strip, j0, part)
                 out[:, c : c + strip.shape[1]] += part
         elif self.transform == "hadamard":
             kernels(A).srtt(*s.shape, self.rounds, s.seed, *self._kept_on_device(s, A), A, j0, out)
         else:
             self._cosines(s, A, j0, out)
+
+    @staticmethod
+    def _dense_columns(A: _check.Matrix) -> Iterator[tuple[int, np.ndarray]]:
+        """A few columns of a sparse matrix at a time."""
+        width, n = 4 * _TRANSFORM_COLUMNS, A.shape[1]
+        columns = _csr.transposed(A) if on_device(A) else sp.csc_array(A)
+        for c in range(0, n, width):
+            if on_device(A):
+                yield c, _csr.dense_rows(columns, namespace(A).arange(c, min(c + width, n))).T
+            else:
+                yield c, columns[:, c : c + width].toarray()
 
     def _adjoint(self, s: SketchOperator, Y: np.ndarray, j0: int, out: np.ndarray) -> None:
         if self.transform == "hadamard":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _check
+from ._backend import Array, namespace, same_device
 from ._leverage import LARGE_N, Request, effective_dimension_of, exact_factor, scores_of
 from ._matrix import argument, is_complex, wrap
 from .result import LeverageWarning
@@ -23,7 +24,7 @@ class LeverageResult:
     Attributes
     ----------
     scores : ndarray (m,)
-        float64, in [0, 1].
+        float64, in [0, 1]; where A is.
     rank : int
         Numerical rank of A, or of the approximation that was asked for, or n with a ridge. Without a ridge the scores sum to
         it, otherwise to `effective_dimension`.
@@ -44,7 +45,7 @@ class LeverageResult:
         Replays the run: pass it as `rng`.
     """
 
-    scores: np.ndarray
+    scores: Array
     rank: int
     effective_dimension: float
     cond: float
@@ -76,7 +77,7 @@ def leverage_scores(
     ----------
     A : array (m, n), CSR/CSC matrix, LinearOperator or RowBlocks
         float32, float64, complex64 or complex128; any strides; never copied. A list of 2-D arrays, or another iterable of
-        blocks of rows that can be read again, is taken as RowBlocks.
+        blocks of rows that can be read again, is taken as RowBlocks. Arrays of a CUDA device give scores there.
     method : {"auto", "exact", "sketch"}
         "exact": R from a sketch, corrected by one Cholesky QR, then squared row norms of A R^-1 (Fan, Guo, Lin 2021); right
         up to about eps times the condition number, as those of LAPACK's QR. Three passes, four for complex A or deficient
@@ -133,7 +134,7 @@ def leverage_scores(
     request = Request(matrix, method == "exact", ridge, rank, rtol, _cut(rcond), seed)
     found = scores_of(request)
     result = LeverageResult(
-        np.clip(found.scores, 0.0, 1.0, out=found.scores),
+        namespace(found.scores).clip(found.scores, 0.0, 1.0, out=found.scores),
         found.rank // matrix.copies,
         found.dimension / matrix.copies,
         found.cond,
@@ -162,7 +163,7 @@ def coherence(A: Any, **options: Any) -> float:
     Takes the options of `leverage_scores`. Zero where A has no rows or no columns.
     """
     scores = leverage_scores(A, **{**options, "full_output": False})
-    return float(scores.max(initial=0.0))
+    return float(scores.max()) if len(scores) else 0.0
 
 
 def effective_dimension(A: Any, ridge: float, *, method: str = "auto", rtol: float = 0.05, rng: Any = None) -> float:
@@ -192,13 +193,13 @@ def effective_dimension(A: Any, ridge: float, *, method: str = "auto", rtol: flo
     return effective_dimension_of(Request(matrix, exact, ridge, None, rtol, None, _check.seed(rng))) / matrix.copies
 
 
-def cross_leverage(A: Any, pairs: Any, *, ridge: float = 0.0, weights: Any = None, rng: Any = None) -> np.ndarray:
+def cross_leverage(A: Any, pairs: Any, *, ridge: float = 0.0, weights: Any = None, rng: Any = None) -> Array:
     """a_i (A'A + ridge I)^+ a_j^H for pairs (i, j) of rows of A: entries of the projection onto its range (exact).
 
     Parameters
     ----------
     A, ridge, weights : as for `leverage_scores`; m >= n
-    pairs : integer array (k, 2)
+    pairs : integer array (k, 2), where A is
     rng : as in SPEC 7
 
     Returns
@@ -213,30 +214,41 @@ def cross_leverage(A: Any, pairs: Any, *, ridge: float = 0.0, weights: Any = Non
     m, n = a.shape
     if m < n:
         raise ValueError(f"A must have at least as many rows as columns; got shape {(m, n)}")
-    index = np.asarray(pairs)
+    same_device(A=a, pairs=pairs)
+    xp = namespace(a)
+    index = xp.asarray(pairs)
     if index.dtype.kind not in "iu" and index.size:
         raise TypeError(f"pairs must be integers; got dtype {index.dtype}")
     if index.ndim != 2 or index.shape[1] != 2:
         raise ValueError(f"pairs must have shape (k, 2); got {index.shape}")
     if index.size and (index.min() < 0 or index.max() >= m):
-        raise ValueError(f"pairs must be rows of A, from 0 to {m - 1}; got {index.min()} to {index.max()}")
+        raise ValueError(f"pairs must be rows of A, from 0 to {m - 1}; got {int(index.min())} to {int(index.max())}")
     matrix = wrap(a, w)
     ridge = _check.real(ridge, "ridge")
     if n == 0:
-        return np.zeros(len(index), complex if is_complex(a) else float)
-    rows, where = np.unique(index.astype(np.int64), return_inverse=True)
+        return xp.zeros(len(index), complex if is_complex(a) else float)
+    rows, where = xp.unique(index.astype(np.int64), return_inverse=True)
     factor = exact_factor(Request(matrix, True, ridge, None, 0.25, None, _check.seed(rng)))
-    images = factor.row_map().images(matrix.take(rows))
+    mapping = factor.row_map()
+    images = (mapping if xp is np else mapping.on_device(a)).images(matrix.take(rows))
     first, second = where.reshape(index.shape).T
+    dots = np.vecdot if xp is np else _dots
     if not is_complex(a):
-        return np.vecdot(images[first], images[second])
+        return dots(images[first], images[second])
     upper, lower = images[: len(rows)], images[len(rows) :]
-    return np.vecdot(upper[first], upper[second]) + 1j * np.vecdot(lower[first], upper[second])
+    return dots(upper[first], upper[second]) + 1j * dots(lower[first], upper[second])
 
 
-def _arguments(A: Any, weights: Any) -> tuple[Any, np.ndarray | None]:
-    a = argument(A)
-    return a, None if weights is None else _check.weights(weights, a.shape[0])
+def _dots(X: Array, Y: Array) -> Array:
+    return (X * Y).sum(axis=1)
+
+
+def _arguments(A: Any, weights: Any) -> tuple[Any, Array | None]:
+    a = argument(A, device=True)
+    if weights is None:
+        return a, None
+    same_device(A=a, weights=weights)
+    return a, _check.weights(weights, a.shape[0], device=True)
 
 
 def _cut(rcond: float | None) -> float | None:

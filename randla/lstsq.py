@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _check, plan
-from ._backend import like, namespace, on_device, same_device
+from ._backend import is_sparse, like, namespace, on_device, same_device
 from ._direct import solve_directly
 from ._matrix import Posed, RowBlocks, TallMatrix, argument, is_complex
 from ._minimum_norm import METHODS as WIDE_METHODS
@@ -52,8 +52,8 @@ def lstsq(
     A : array (m, n), CSR/CSC matrix, LinearOperator or RowBlocks
         float32, float64, complex64 or complex128 (integers are converted to float64). Any strides, memory-mapped or not, read
         only, never copied or changed by the iterative methods. A list of 2-D arrays, or any other iterable of blocks of
-        rows that can be read again, is taken as RowBlocks. m < n asks for the solution of minimum norm. Dense A and b of a CUDA
-        device (CuPy, torch), m >= n, are solved there by the methods but "direct" and "lsqr"; x is a CuPy array.
+        rows that can be read again, is taken as RowBlocks. m < n asks for the solution of minimum norm. A (dense, or CuPy's
+        CSR) and b of a CUDA device, m >= n, are solved there by the methods but "lsqr"; x is a CuPy array.
     b : array (m,) or (m, k)
     ridge : float
         Weight of ||x||^2.
@@ -62,7 +62,7 @@ def lstsq(
         weighted one, and the rest of the certificate belongs to A and b with rows multiplied by the roots of the weights.
     method : str
         "auto": the fastest of the backward stable methods by a cost model with measured constants.
-        "direct": LAPACK, QR with a rank decision by singular values.
+        "direct": LAPACK, on a device cuSOLVER; QR with a rank decision by singular values.
         "spir": sketched preconditioner, warm start, conjugate gradients with iterative refinement; backward stable
         (Epperly, Meier, Nakatsukasa 2024).
         "fossils": the same with a fixed damping and momentum instead of conjugate gradients.
@@ -141,11 +141,11 @@ def lstsq(
 
     if on_device(a) and m < n:
         raise ValueError(f"A must have at least as many rows as columns where it is on a device; got shape {tuple(a.shape)}")
-    if on_device(a) and method in ("direct", "lsqr"):
-        raise ValueError(f"method must not be 'direct' or 'lsqr' where A is on a device; got {method!r}")
+    if on_device(a) and method == "lsqr":
+        raise ValueError(f"method must not be 'lsqr' where A is on a device; got {method!r}")
     chosen = plan.choose(a, rhs, method, allow_copy=allow_copy, sketched=sketch is not None or sketch_size is not None)
     if chosen == "direct":
-        if not isinstance(a, np.ndarray):
+        if not isinstance(a, np.ndarray) and (is_sparse(a) or not on_device(a)):
             raise TypeError(f"method 'direct' needs a dense array; got {type(A).__name__}")
         if not allow_copy:
             raise ValueError("method 'direct' works on a copy of A; got allow_copy=False")

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from . import _plan_device
+from ._backend import on_device
+from ._device import DeviceMatrix
 from ._matrix import TallMatrix
 from ._tall import Sparse
 
@@ -28,6 +31,8 @@ def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bo
     """The method that runs for `method`."""
     if method != "auto":
         return method
+    if on_device(a):
+        return _plan_device.choose(a, b, allow_copy=allow_copy, sketched=sketched)
     m, n = a.shape
     if not isinstance(a, np.ndarray):
         return "spir"
@@ -101,6 +106,8 @@ def best_rows(m: int, n: int, one_pass: float, nats: float, *, by_qr: bool = Fal
 
 
 def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
+    if isinstance(matrix, DeviceMatrix):
+        return _plan_device.sketch_size(matrix, method, k, eps)
     m, n = matrix.shape
     if n == 0:
         return 1

@@ -13,7 +13,10 @@ from scipy.linalg import lapack
 from scipy.sparse.linalg import LinearOperator
 
 from . import _check, _cpu
-from ._factor import Factor, TriangularFactor, TruncatedFactor
+from ._backend import like, namespace, on_device, to_host
+from ._device import DeviceMatrix
+from ._device_factor import DeviceFactor, factor_of_sketch
+from ._factor import GRAM_COND_LIMIT, Factor, TriangularFactor, TruncatedFactor
 from ._matrix import TallMatrix, argument, is_complex, wrap
 from ._numeric import SOLVE, cholesky, norms, powers_of_two, triangular
 from ._ridge import SMALLEST_N, ridge_factor
@@ -21,10 +24,6 @@ from .sketch import SRTT, Distribution, Gaussian, Rademacher
 
 Powers = Callable[[np.ndarray], np.ndarray]
 Slices = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
-
-# A Cholesky factor of the sketched Gram matrix is as good a preconditioner as R of a QR factorization while eps cond^2 stays
-# well below one: at this limit it moves the smallest singular values of A N by a few percent. The limit is checked, always.
-GRAM_COND_LIMIT = 1e7
 
 _EPS = float(np.finfo(np.float64).eps)
 _QR_ROWS = 2048
@@ -89,15 +88,18 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tr
     return factor
 
 
-def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> TriangularFactor:
-    """R of a QR factorization of the sketch, slice by slice (Golub, Plemmons, Sameh 1988); `start` holds Q'S b."""
+def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers, unit: np.ndarray | float = 1.0) -> TriangularFactor:
+    """R of a QR factorization of the sketch, slice by slice (Golub, Plemmons, Sameh 1988); `start` holds Q'S b.
+
+    The columns of the slices have been multiplied by `unit`, powers of two.
+    """
     scale = np.ones(n)
     R = np.zeros((0, n + k))
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
             scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
             if ridge > 0:
-                R = np.hstack([np.diag(np.sqrt(ridge) * scale), np.zeros((n, k))])
+                R = np.hstack([np.diag(np.sqrt(ridge) * (scale * unit)), np.zeros((n, k))])
         stacked = np.empty((len(R) + len(SA), n + k), order="F")
         stacked[: len(R)] = R
         stacked[len(R) :, :n] = SA
@@ -110,7 +112,7 @@ def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tria
     R, target = np.asfortranarray(whole[:n, :n]), whole[:n, n:]
     extra = powers(norms(R.T))
     R *= extra
-    return TriangularFactor(R, scale * extra, target.T.copy())
+    return TriangularFactor(R, scale * extra * unit, target.T.copy())
 
 
 def _decide_rank(factor: TriangularFactor, rcond: float) -> TriangularFactor:
@@ -135,13 +137,29 @@ def factor_by_qr(matrix: TallMatrix, ridge: float, rcond: float) -> Factor:
     """Factor of [A; sqrt(ridge) I] itself, by QR of its blocks of rows. One pass over A."""
     n = matrix.shape[1]
 
+    unit, triangle = _triangle_of(matrix) if on_device(matrix.A) else (1.0, None)
+
     def slices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for block in matrix.row_blocks(max(4 * n, _QR_ROWS)):
+        for block in matrix.row_blocks(max(4 * n, _QR_ROWS)) if triangle is None else [triangle]:
             if not (np.isfinite(block.max(initial=0.0)) and np.isfinite(block.min(initial=0.0))):
                 raise ValueError("A must be finite; got NaN or infinite entries")
             yield block, np.zeros((len(block), 0))
 
-    return _decide_rank(_by_qr(slices, n, 0, ridge, powers_of_two), rcond)
+    return _decide_rank(_by_qr(slices, n, 0, ridge, powers_of_two, unit), rcond)
+
+
+def _triangle_of(matrix: TallMatrix) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of two D and R of a QR factorization of A D for A of a device, made there block by block. Two passes over A."""
+    xp, n = namespace(matrix.A), matrix.shape[1]
+    rows = max(4 * n, _QR_ROWS)
+    sizes = xp.zeros(n)
+    for block in matrix.row_blocks(rows):
+        sizes = xp.maximum(sizes, xp.maximum(block.max(axis=0), -block.min(axis=0)))  # carries NaN along
+    unit = powers_of_two(to_host(sizes))
+    scale, R = like(matrix.A, unit), xp.zeros((0, n))
+    for block in matrix.row_blocks(rows):
+        R = xp.linalg.qr(xp.concatenate([R, block * scale]), mode="r")
+    return unit, to_host(R)
 
 
 def sketched_factor(
@@ -163,23 +181,32 @@ def sketched_factor(
     than columns are tried first. Without `scale_columns` all columns get the same power of two.
     """
     (m, n), k = matrix.shape, len(B)
+    held = matrix if isinstance(matrix, DeviceMatrix) else None
+
+    def require_finite(sketch: np.ndarray) -> None:
+        # NaN and infinities of A always reach its sketch, so looking there saves a pass.
+        if not (np.isfinite(sketch.max(initial=0.0)) and np.isfinite(sketch.min(initial=0.0))):
+            needed = "small enough to be added up; its sketch overflowed" if matrix.is_finite() else "finite"
+            raise ValueError(f"A must be {needed}; got NaN or infinite entries")
 
     def slices(d: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for SA, SB in matrix.sketched(distribution.sample(d, m, rng=seed), B):
-            # NaN and infinities of A always reach its sketch, so looking there saves a pass.
-            if not (np.isfinite(SA.max(initial=0.0)) and np.isfinite(SA.min(initial=0.0))):
-                needed = "small enough to be added up; its sketch overflowed" if matrix.is_finite() else "finite"
-                raise ValueError(f"A must be {needed}; got NaN or infinite entries")
+            require_finite(SA)
             yield SA, SB
 
     # The sketch of an operator takes n products however few its rows are.
-    tried = small and n >= SMALLEST_N and not matrix.by_products if asked is None else asked < n
+    # On a device the n x n matrices that fewer rows save are no trouble.
+    tried = small and n >= SMALLEST_N and not matrix.by_products and held is None if asked is None else asked < n
     if ridge > 0 and tried and (found := ridge_factor(slices, n, ridge, rcond, asked)) is not None:
         return found
     d = d if asked is None or asked < n else asked
     powers = powers_of_two if scale_columns else _one_power_of_two
+    if held is not None:
+        SA, SB = held.stacked(distribution.sample(d, m, rng=seed), B)
+        made = factor_of_sketch(SA, SB, ridge, rcond, powers, require_finite)
+        return _expected(made if isinstance(made, DeviceFactor) else _decide_rank(made, rcond), d, ridge)
     again: Slices = partial(slices, d)
-    if not isinstance(matrix.A, np.ndarray) and (matrix.reduces_sketch or d * n <= _HELD):
+    if not isinstance(matrix.A, np.ndarray) and d * n <= _HELD:
         # Of a dense matrix a sketch is made anew as fast as read; of others it is kept for a second factorization.
         kept = list(slices(d))
         for SA, _ in kept:
@@ -188,6 +215,11 @@ def sketched_factor(
     factor = _by_gram(again, n, k, ridge, powers) if d > n else None
     if factor is None or not factor.certainly_above(rcond):
         factor = _decide_rank(_by_qr(again, n, k, ridge, powers), rcond)
+    return _expected(factor, d, ridge)
+
+
+def _expected(factor: Factor, d: int, ridge: float) -> Factor:
+    """With the distortion that is to be expected of a sketch with d rows."""
     dimension = factor.effective_dimension(ridge)
     factor.rows, factor.distortion = d, min(max(1.15 * (dimension / max(d, 1)) ** 0.5, 0.05), 0.95)
     return factor

@@ -25,7 +25,7 @@ class Status(enum.Enum):
     """How a solve ended. The value is the sentence shown to users."""
 
     CONVERGED = "The backward error is as small as requested, by default that of a direct solver."
-    DIRECT = "Solved by LAPACK."
+    DIRECT = "Solved by LAPACK, or on a device by cuSOLVER."
     SKETCHED_ACCURACY = (
         "Solved to forward stability, the error of x being that of a direct solver; the backward error is as stated."
     )

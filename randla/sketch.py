@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from . import _check
+from ._backend import is_sparse
 from ._operator import SketchAccumulator, SketchOperator, TransposedSketch, _complex
 from .blocks import RowBlocks, as_row_blocks
 from .families import (
@@ -45,7 +45,7 @@ def sketch(A: Any, d: int, distribution: Distribution | None = None, *, rng: Any
     """S @ A of shape (d, n) for a fresh S with d rows drawn from `distribution` (default SparseStack()).
 
     A is a dense or memory-mapped array or CSR/CSC matrix of shape (m, n) or (m,), or RowBlocks (or a list of blocks of rows),
-    which are read once and not kept. rng as in SPEC 7.
+    which are read once and not kept. An array or a sparse matrix of a CUDA device gives a CuPy array. rng as in SPEC 7.
     Raises TypeError for unsupported dtypes, ValueError for unsuitable shapes.
     """
     chosen = SparseStack() if distribution is None else distribution
@@ -54,7 +54,7 @@ def sketch(A: Any, d: int, distribution: Distribution | None = None, *, rng: Any
     blocks = as_row_blocks(A)
     if blocks is not None:
         return _sketch_blocks(chosen.sample(d, blocks.shape[0], rng=rng), blocks)
-    a = A if sp.issparse(A) else _check.array(A, "A", device=True)
+    a = A if is_sparse(A) else _check.array(A, "A", device=True)
     if a.ndim not in (1, 2):
         raise ValueError(f"A must have 1 or 2 dimensions; got {a.ndim}")
     return chosen.sample(d, a.shape[0], rng=rng) @ a

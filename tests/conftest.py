@@ -1,3 +1,4 @@
+import functools
 import os
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import randla
+from randla import _backend
 
 FAMILIES = {
     "gaussian": randla.Gaussian(),
@@ -74,13 +76,25 @@ def data_file():
 @pytest.fixture(params=["stand-in", pytest.param("device", marks=pytest.mark.gpu)])
 def cupy(request, monkeypatch):
     """CuPy: a strict stand-in for it with the kernels compiled for the processor, and itself where there is a device."""
-    if request.param == "device":
-        return pytest.importorskip("cupy")
     import fake_cupy
 
+    if request.param == "device":
+        return fake_cupy.watched(monkeypatch)
     return fake_cupy.install(monkeypatch)
 
 
+@pytest.fixture(params=["emulated", pytest.param("device", marks=pytest.mark.gpu)])
+def kernels(request, monkeypatch):
+    """Runs a test of the kernels with those compiled for the processor, and where there is a device with those."""
+    if request.param == "device":
+        import cupy
+        import emulated
+        import on_device
+
+        monkeypatch.setattr(emulated, "REAL", on_device.Kernels(_backend._cuda(), cupy.cuda.alloc))
+
+
+@functools.cache
 def cuda_problem():
     """Why GPU tests cannot run here, or None."""
     try:

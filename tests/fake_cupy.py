@@ -5,10 +5,13 @@ streams, and all timing, it cannot show.
 """
 
 import functools
+import json
 import sys
 import types
 
+import cupy_api
 import emulated
+import fake_cupy_sparse
 import numpy as np
 import scipy.fft
 import scipy.linalg
@@ -16,7 +19,8 @@ import scipy.special
 
 from randla import _backend
 
-TRANSFERS = []  # every array that went to the host, so that tests can count them
+TRANSFERS = []  # every array that went to the host, () where it is a number or a count waited for, so that tests can count them
+_COUNTED = ("nonzero", "flatnonzero", "argwhere", "unique", "extract", "compress")  # how long they are, the device says
 
 
 def _inside(value):
@@ -41,10 +45,29 @@ def _outside(value):
     return value
 
 
-def _lifted(function):
+API = json.loads(cupy_api.LIST.read_text())
+
+
+def _missing(module, name):
+    return AttributeError(f"{module!r} has no attribute {name!r}")
+
+
+def _lifted(function, module, name):
+    """A function of NumPy for arrays of the device, with the parameters that CuPy's has."""
+    if name not in API[module]:
+        raise _missing(module, name)
+    taken = API[module][name]
+
     @functools.wraps(function)
     def call(*args, **kwargs):
-        return _outside(function(*_inside(args), **_inside(kwargs)))
+        if taken is not None and "**" not in taken and (wrong := kwargs.keys() - set(taken)):
+            raise TypeError(f"{module}.{name} got unexpected keyword arguments: {', '.join(sorted(wrong))}")
+        if taken is not None and "*" not in taken and len(args) > len(taken):
+            raise TypeError(f"{module}.{name} takes {len(taken)} arguments; got {len(args)}")
+        if name in _COUNTED:
+            TRANSFERS.append(())
+        with np.errstate(all="ignore"):  # a device does not tell
+            return _outside(function(*_inside(args), **_inside(kwargs)))
 
     return call
 
@@ -68,11 +91,18 @@ class ndarray:
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
         if out is not None:
             kwargs["out"] = tuple(_inside(o) for o in out)
-        found = getattr(ufunc, method)(*_inside(inputs), **kwargs)
+        if ufunc.__name__ not in API["cupy"]:
+            return NotImplemented
+        with np.errstate(all="ignore"):
+            found = getattr(ufunc, method)(*_inside(inputs), **kwargs)
         return out[0] if out is not None else _outside(found)
 
     def __array_function__(self, function, types, args, kwargs):
-        return _lifted(function)(*args, **kwargs)
+        return _lifted(function, "cu" + function.__module__.replace("num", ""), function.__name__)(*args, **kwargs)
+
+    @property
+    def device(self):
+        return types.SimpleNamespace(id=0)
 
     def get(self):
         TRANSFERS.append(self._a.shape)
@@ -101,6 +131,8 @@ class ndarray:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key):
+        if any(isinstance(part, ndarray) and part._a.dtype == bool for part in (key if isinstance(key, tuple) else (key,))):
+            TRANSFERS.append(())
         return _outside(self._a[_inside(key)])
 
     def __setitem__(self, key, value):
@@ -115,8 +147,12 @@ class ndarray:
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
+        if name not in API["cupy.ndarray"]:
+            raise _missing("cupy.ndarray", name)
         found = getattr(self._a, name)
-        return _lifted(found) if callable(found) else _outside(found) if isinstance(found, np.ndarray) else found
+        if callable(found):
+            return _lifted(found, "cupy.ndarray", name)
+        return _outside(found) if isinstance(found, np.ndarray) else found
 
     def __repr__(self):
         return f"fake{self._a!r}"
@@ -128,7 +164,8 @@ def _operator(name):
             isinstance(o, ndarray | np.generic | np.ndarray | int | float | complex | bool) for o in others
         ):
             return NotImplemented
-        found = getattr(self._a, name)(*(_inside(o) for o in others))
+        with np.errstate(all="ignore"):
+            found = getattr(self._a, name)(*(_inside(o) for o in others))
         return found if found is NotImplemented else _outside(found)
 
     return call
@@ -171,12 +208,36 @@ class _Module(types.ModuleType):
         self.__dict__["_original"] = original
 
     def __getattr__(self, name):
+        if name not in API[self.__name__]:
+            raise _missing(self.__name__, name)
         found = getattr(self._original, name)
+        if not callable(found) or isinstance(found, type):
+            return found
+        call = _lifted(found, self.__name__, name)
         if isinstance(found, np.ufunc):
-            call = _lifted(found)
-            call.at = _lifted(found.at)
-            return call
-        return _lifted(found) if callable(found) and not isinstance(found, type) else found
+            call.at = lambda a, *args: found.at(a._a, *map(_inside, args))
+        return call
+
+
+def _cholesky(a):
+    """As CuPy's, which does not say that it failed: what the routine had done by then comes back."""
+    (potrf,) = scipy.linalg.get_lapack_funcs(("potrf",), (a._a,))
+    return ndarray(potrf(a._a, lower=0, clean=1)[0].conj().T if a._a.size else a._a.copy())
+
+
+def _solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False, overwrite_b=False, check_finite=False):
+    """As CuPy's, which divides by zero where there is one on the diagonal."""
+    R = a._a.T if trans else a._a
+    lower = lower != bool(trans)
+    x = np.array(b._a, np.result_type(a._a, b._a))
+    rows = range(len(R)) if lower else range(len(R) - 1, -1, -1)
+    if not len(R) or (R.diagonal() != 0).all():
+        return ndarray(scipy.linalg.solve_triangular(R, x, lower=lower, check_finite=False))
+    with np.errstate(all="ignore"):
+        for i in rows:
+            others = slice(0, i) if lower else slice(i + 1, None)
+            x[i] = (x[i] - R[i, others] @ x[others]) / R[i, i]
+    return ndarray(x)
 
 
 def module():
@@ -186,15 +247,20 @@ def module():
     cupy.array = lambda a, *args, **kwargs: ndarray(np.array(_inside_any(a), *args, **kwargs))
     cupy.asnumpy = lambda a: a.get()
     cupy.linalg = _Module("cupy.linalg", np.linalg)
+    cupy.linalg.cholesky = _cholesky
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
     cupy.cuda = types.SimpleNamespace(
         alloc=emulated.Memory,
         get_current_stream=lambda: types.SimpleNamespace(ptr=0, synchronize=lambda: None),
         is_available=lambda: True,
+        runtime=types.SimpleNamespace(memGetInfo=lambda: (1 << 40, 1 << 40)),
     )
     found = {"cupy": cupy, "cupyx": types.ModuleType("cupyx"), "cupyx.scipy": types.ModuleType("cupyx.scipy")}
     for name, original in {"fft": scipy.fft, "linalg": scipy.linalg, "special": scipy.special}.items():
         found[f"cupyx.scipy.{name}"] = _Module(f"cupyx.scipy.{name}", original)
         setattr(found["cupyx.scipy"], name, found[f"cupyx.scipy.{name}"])
+    found["cupyx.scipy"].linalg.solve_triangular = _solve_triangular
+    found["cupyx.scipy.sparse"] = found["cupyx.scipy"].sparse = fake_cupy_sparse.module(ndarray, TRANSFERS)
     found["cupyx"].scipy = found["cupyx.scipy"]
     for package in ("cupyx", "cupyx.scipy"):
         found[package].__path__ = []
@@ -208,10 +274,27 @@ def _inside_any(a):
 def install(monkeypatch):
     """Make randla take arrays of this module for arrays of a device; returns the module that stands for CuPy."""
     cupy, modules = module()
-    kernels = emulated.module()
+    kernels = emulated.compiled()
     for name, value in modules.items():
         monkeypatch.setitem(sys.modules, name, value)
     monkeypatch.setattr(_backend, "_cupy", lambda: cupy)
     monkeypatch.setattr(_backend, "_cuda", lambda: kernels)
+    TRANSFERS.clear()
+    return cupy
+
+
+def watched(monkeypatch):
+    """CuPy itself, whose transfers are counted like those of the stand-in."""
+    import cupy
+
+    def counted(name, method):
+        def call(self, *args, **kwargs):
+            TRANSFERS.append(self.shape if name == "get" else ())
+            return method(self, *args, **kwargs)
+
+        return call
+
+    for name in ("get", "item", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(cupy.ndarray, name, counted(name, getattr(cupy.ndarray, name)))
     TRANSFERS.clear()
     return cupy

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from test_bench import benchmarks, measured  # noqa: F401
 
 from randla.bench import lowrank
-from randla.bench.structured import peer
+from randla.bench.ways import peer
 from randla.cli import main
 
 # Rows that do not depend on what else is installed.

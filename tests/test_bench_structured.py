@@ -7,7 +7,7 @@ import pytest
 from product_oracles import random_product
 from test_bench import benchmarks, measured  # noqa: F401
 
-from randla.bench import structured
+from randla.bench import structured, ways
 from randla.cli import main
 from randla.structured.pattern import Chain
 
@@ -72,7 +72,7 @@ def test_command_measures_and_reports(tmp_path, capsys):
 def test_groups_run_and_give_figures(name, benchmarks, tmp_path, one_blas_thread, capsys):  # noqa: F811
     data = measured(benchmarks, tmp_path, "structured", [name])
     rows = benchmarks("rows_structured").all_rows(data)
-    peers = structured.peer("pyfaust") or structured.peer("lazylinop.butterfly")
+    peers = ways.peer("pyfaust") or ways.peer("lazylinop.butterfly")
     assert len(rows) >= GROUPS[name] if peers else len(rows) == GROUPS[name]
     assert all(np.isfinite(row.ratio) and row.ratio > 0 for row in rows)
     shown = capsys.readouterr().out

@@ -7,6 +7,8 @@ from emulated import OnDevice
 
 from randla import _cpu
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 DTYPES = [np.float32, np.float64]
 SHAPES = [
     *[(3, 1 << k, 1) for k in range(0, 14)],

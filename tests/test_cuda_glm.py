@@ -11,6 +11,8 @@ from test_cuda_rows import LAYOUTS, assert_near, call, exact, listed, on_device,
 from randla import _cpu
 from randla.optimize.losses import _NATIVE
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 NAMES = [*LOSSES, "softmax"]
 CLASSES = 3
 

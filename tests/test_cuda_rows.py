@@ -6,6 +6,8 @@ import pytest
 import scipy.sparse as sp
 from emulated import OnDevice
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 EPS = np.finfo(float).eps
 DTYPES = [np.float32, np.float64]
 # At and around the widths at which another kernel takes over, for one vector or several.

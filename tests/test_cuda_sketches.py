@@ -8,6 +8,8 @@ from emulated import OnDevice
 
 from randla import _cpu
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 DTYPES = [np.float32, np.float64]
 STACK, SIGN = 0, 1
 
@@ -85,13 +87,75 @@ def test_sparse_sketch(dtype, layout, family, d, m, nnz, first, n, j0, rows):
     assert np.array_equal(found, expected)
     # Kept for several products.
     starts, entries = np.empty(left + 1, np.int64), np.empty(rows * (nnz - first), np.uint32)
-    emulated.module().sort_entries(*arguments, j0, rows, *device(starts, entries))
+    emulated.module().sort_entries(*arguments, j0, rows, 0, *device(starts, entries))
     found = start.copy()
-    emulated.module().sorted_sketch(*arguments[:-1], *device(starts, entries, A, found))
+    emulated.module().sorted_sketch(*arguments[:-1], 0, *device(starts, entries, A, found))
     assert np.array_equal(found, expected)
     S, signs = _cpu.sparse_columns(family, d, m, nnz, 9, j0, j0 + rows)
     listed = sorted((row, j, sign < 0) for j in range(rows) for row, sign in zip(S[j, first:], signs[j, first:], strict=True))
     assert [2 * j + minus for _, j, minus in listed] == entries.tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["C", "F", "aligned"])
+@pytest.mark.parametrize(
+    ("family", "d", "nnz", "first", "n", "j0", "rows", "window"),
+    [
+        (STACK, 50, 8, 0, 20, 2**59, 700, 64),
+        (STACK, 61, 5, 2, 36, 10, 290, 8),
+        (SIGN, 60, 7, 0, 8, 0, 100, 1024),
+        (SIGN, 3000, 8, 0, 20, 10, 2100, 1024),
+        (STACK, 300, 256, 0, 4, 0, 50, 32),
+        (SIGN, 2, 2, 0, 4, 5, 1, 16),
+        (STACK, 9000, 2, 0, 12, 0, 600, 256),
+    ],
+)
+def test_sparse_sketch_by_windows(dtype, layout, family, d, nnz, first, n, j0, rows, window):
+    A = laid_out(matrix((rows, n), dtype), "F" if layout == "F" else "C")
+    if layout == "aligned":
+        A = np.concatenate([A, A], axis=1)[:, :n]
+    left = d - (first * (d // nnz) + min(first, d % nnz))
+    start, arguments = matrix((left, n), dtype, 1), (family, d, 2**60, nnz, first, 9)
+    each, windows = nnz - first, -(-rows // window)
+    starts, entries = np.zeros((windows, (left + 8) // 8 * 8), np.uint16), np.zeros((windows, window * each), np.uint16)
+    emulated.module().sort_entries(*arguments, j0, rows, window, *device(starts, entries))
+    S, signs = _cpu.sparse_columns(family, d, 2**60, nnz, 9, j0, j0 + rows)
+    for w, (begin, listed) in enumerate(zip(starts, entries, strict=True)):
+        inside = range(w * window, min((w + 1) * window, rows))
+        wanted = sorted((S[j, t] - (d - left), j - inside[0], signs[j, t] < 0) for j in inside for t in range(first, nnz))
+        assert [2 * j + minus for _, j, minus in wanted] == listed[: len(wanted)].tolist()
+        assert begin[: left + 1].tolist() == np.searchsorted([row for row, _, _ in wanted], range(left + 1)).tolist()
+    expected, found = start.copy(), start.copy()
+    _cpu.sparse_sketch(*arguments, A, j0, expected)
+    emulated.module().sorted_sketch(*arguments[:-1], window, *device(starts, entries, A, found))
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d", "nnz"), [(1024, 200, 8), (512, 700, 3)])
+def test_wide_matrices_are_taken_by_windows(dtype, n, d, nnz):
+    A, start = matrix((1100, n), dtype), matrix((d, n), dtype, 1)
+    window = emulated.module().window_rows(STACK, d, 1100, nnz, 0, *device(A))
+    assert window == 1024
+    expected, found = both("sparse_sketch", (STACK, d, 1100, nnz, 0, 9), A, (0,), start)
+    assert np.array_equal(found, expected)
+
+
+def test_what_does_not_suit_windows():
+    rows_of = emulated.module().window_rows
+    A = matrix((300, 1024), np.float64)
+    assert rows_of(STACK, 100, 300, 1, 0, *device(A)) == 0
+    for taken in (A[:, 1:], A[:, :1], A[:0], A[:, :512:2]):
+        assert rows_of(STACK, 100, 300, 8, 0, *device(taken)) == 0
+    assert rows_of(SIGN, 100_000, 300, 8, 0, *device(A)) == 0
+    assert rows_of(SIGN, 300, 300, 256, 0, *device(A)) == 32
+    sort = emulated.module().sort_entries
+    starts, entries = np.zeros((30, 104), np.uint16), np.zeros((30, 80), np.uint16)
+    for window in (-8, 10, 2048):
+        with pytest.raises(ValueError, match="windows must be of whole packs and few entries"):
+            sort(STACK, 100, 300, 8, 0, 1, 0, 300, window, *device(starts, entries))
+    with pytest.raises(ValueError, match="windows do not suit the matrix"):
+        emulated.module().sorted_sketch(STACK, 100, 300, 8, 0, 8, *device(starts, entries, A[:, 1:], np.zeros((100, 1023))))
 
 
 def test_sparse_sketch_of_nothing():
@@ -122,7 +186,7 @@ def test_csr(dtype, index, d, rows, n, per_row):
         emulated.module().sparse_sketch_csr(*arguments, *device(*A), n, 3, OnDevice(found))
         assert np.array_equal(found, expected)
         starts, entries = np.empty(d + 1, np.int64), np.empty(rows * nnz, np.uint32)
-        emulated.module().sort_entries(*arguments, 3, rows, *device(starts, entries))
+        emulated.module().sort_entries(*arguments, 3, rows, 0, *device(starts, entries))
         _cpu.sparse_sketch_csr(*arguments, *A, n, 3, expected)
         emulated.module().sorted_sketch_csr(*arguments[:-1], *device(starts, entries, *A), n, OnDevice(found))
         assert np.array_equal(found, expected)

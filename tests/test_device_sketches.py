@@ -1,6 +1,10 @@
 """Sketches of arrays of a device, which a strict stand-in for CuPy plays where there is none, against those of the host."""
 
+import copy
+import pickle
 import sys
+import threading
+from types import SimpleNamespace
 
 import fake_cupy
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 from emulated import OnDevice
 
 import randla
-from randla import _backend
+from randla import _backend, _operator
 
 FAMILIES = [
     randla.BlockSRHT(),
@@ -56,6 +60,51 @@ def test_vectors_and_products_from_the_left(cupy):
     assert np.array_equal(randla.sketch(cupy.asarray(A), 40, rng=1).get(), randla.sketch(A, 40, rng=1))
 
 
+@pytest.mark.parametrize("distribution", [randla.CountSketch(), randla.SparseStack(), randla.SparseSign(3)], ids=repr)
+def test_entries_are_sorted_once(cupy, monkeypatch, distribution):
+    sorted_ones, module = [], _backend.kernels(cupy.zeros(0))
+
+    class Counting:
+        def __getattr__(self, name):
+            if name == "sort_entries":
+                sorted_ones.append(name)
+            return getattr(module, name)
+
+    monkeypatch.setattr(_backend, "_cuda", Counting)
+    S, A = distribution.sample(90, 1500, rng=1), entries((1500, 512), np.float64)
+    wide, narrow = cupy.asarray(A), cupy.asarray(A[:, :3])
+    for _ in range(3):
+        assert np.array_equal((S @ wide).get(), S @ A)
+        assert np.array_equal((S @ narrow).get(), S @ A[:, :3])
+    # By windows for rows of whole packs, by rows of S for others.
+    assert len(sorted_ones) == (1 if distribution == randla.CountSketch() else 2)
+    # Another stream has nothing to do with the work of this one.
+    streams = iter([7, 7, 2, 2])
+    monkeypatch.setattr(_backend, "place", lambda a: (0, next(streams), 0))
+    for _ in range(4):
+        S @ narrow
+    monkeypatch.undo()
+    assert len(sorted_ones) == (3 if distribution == randla.CountSketch() else 4)
+    for twin in (pickle.loads(pickle.dumps(S)), copy.copy(S), copy.deepcopy(S)):
+        assert twin == S
+        assert set(vars(twin)) == {"distribution", "shape", "seed"}
+
+
+def test_the_default_stream_of_a_thread_is_its_own(cupy, monkeypatch):
+    a, numbers = cupy.zeros(3), iter([5, 2])
+    streams = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=next(numbers)))
+    monkeypatch.setattr(_backend, "_cupy", lambda: SimpleNamespace(cuda=streams))
+    assert _backend.place(a) == (0, 5, 0)
+    assert _backend.place(a) == (0, 2, threading.get_ident())
+
+
+def test_large_tables_are_not_kept(cupy, monkeypatch):
+    monkeypatch.setattr(_operator, "_KEPT", 1000)
+    S, A = randla.SparseStack().sample(90, 1500, rng=1), entries((1500, 4), np.float64)
+    assert np.array_equal((S @ cupy.asarray(A)).get(), S @ A)
+    assert not vars(S)["_on_device"]
+
+
 def test_arrays_of_other_libraries_are_taken_where_they_are(monkeypatch):
     cupy = fake_cupy.install(monkeypatch)
     S, A = randla.CountSketch().sample(40, 300, rng=1), entries((300, 4), np.float64)
@@ -79,5 +128,6 @@ def test_what_is_missing_is_named(monkeypatch):
 
 def test_functions_of_the_host_refuse_arrays_of_a_device(cupy):
     A = cupy.asarray(entries((300, 4), np.float64))
-    with pytest.raises(TypeError, match=r"A must be a numpy array; got cupy\.ndarray"):
-        randla.leverage_scores(A)
+    accumulator = randla.SparseStack().sample(40, 300, rng=1).accumulator(4)
+    with pytest.raises(TypeError, match=r"rows must be a numpy array; got cupy\.ndarray"):
+        accumulator.add(A, 0)

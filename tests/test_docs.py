@@ -77,7 +77,7 @@ def report(monkeypatch):
 
 def test_tables_are_those_of_the_measurements(report):
     texts = report.rendered(report.RESULTS)
-    assert {path.name for path in texts} == {"README.md", "benchmarks.md"}
+    assert {path.name for path in texts} == {"README.md", "benchmarks.md", "cuda.md"}
     for path, text in texts.items():
         assert path.read_text() == text, f"{path.name}: run python benchmarks/report.py readme"
 

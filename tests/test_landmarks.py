@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from kernel_oracles import EPS, exact_scores, nystrom, points, rbf
+from scipy.spatial.distance import cdist
 
 from randla.landmarks import Landmarks, LandmarksWarning, kernel_landmarks
 from randla.landmarks import _dictionary as _kernel_leverage
@@ -82,11 +83,11 @@ def test_leverage_is_that_of_the_weighted_features(dtype):
         assert found.effective_dimension == pytest.approx(np.trace(M @ np.linalg.inv(M + found.ridge * np.eye(6))).real)
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+@pytest.mark.parametrize("kernel", ["rbf", "laplacian", "linear"])
 def test_features_are_a_root_of_the_nystrom_approximation(kernel):
     X = points("spread", 500)
     found = kernel_landmarks(X, 40, kernel=kernel, rng=0)
-    K = rbf(X, X, 1 / 3) if kernel == "rbf" else X @ X.T
+    K = {"rbf": rbf(X, X, 1 / 3), "laplacian": np.exp(-cdist(X, X, "cityblock") / 3), "linear": X @ X.T}[kernel]
     F = found.features(X)
     assert F.shape == (500, 3 if kernel == "linear" else 40)
     np.testing.assert_allclose(F @ F.T, nystrom(K, found.indices), atol=1e-9)
@@ -403,10 +404,10 @@ def test_not_finite_and_not_symmetric_kernels_are_refused():
         ({"k": None}, ValueError, "k must be an integer where ridge is not given"),
         ({"ridge": 0}, ValueError, "ridge must be finite and greater than 0; got 0"),
         ({"ridge": "x"}, TypeError, "ridge must be a real number"),
-        ({"kernel": "cosine"}, ValueError, "kernel must be one of 'linear', 'rbf', 'precomputed', or a callable; got 'cosine'"),
+        ({"kernel": "cosine"}, ValueError, "'linear', 'rbf', 'laplacian', 'precomputed', or a callable; got 'cosine'"),
         ({"kernel": None}, ValueError, "kernel must be one of"),
         ({"gamma": -1}, ValueError, "gamma must be finite and greater than 0; got -1"),
-        ({"gamma": 1.0, "kernel": "linear"}, ValueError, "gamma must be None for a kernel other than 'rbf'; got 1.0"),
+        ({"gamma": 1.0, "kernel": "linear"}, ValueError, "gamma must be None for a kernel other than 'rbf' and"),
         ({"gamma": 1.0, "kernel": np.dot}, ValueError, "gamma must be None"),
         ({"gamma": 1.0, "kernel": "precomputed"}, ValueError, "gamma must be None"),
         ({"rng": -1}, ValueError, "rng must be a non-negative integer"),

@@ -99,10 +99,10 @@ class Reads:
         self.count = 0
         evaluate, product, softmax, gram = Design.evaluate, Design._product, Design.softmax_product, Design.gram
 
-        def counted_evaluate(design, loss, y, w, x, gradient):
-            if hasattr(loss, "id"):  # others are made of products
+        def counted_evaluate(design, loss, y, w, x, gradient, z=None):
+            if hasattr(loss, "id") and z is None:  # others are made of products
                 self.count += design.count * (2 if gradient else 1)
-            return evaluate(design, loss, y, w, x, gradient)
+            return evaluate(design, loss, y, w, x, gradient, z)
 
         def counted_product(design, V, C, d, U, G):
             ways = (V is not None) + (G is not None)
@@ -110,7 +110,7 @@ class Reads:
             product(design, V, C, d, U, G)
 
         def counted_softmax(design, V, p, w):
-            self.count += 2 * design.count
+            self.count += 2 * design.count * len(V)
             return softmax(design, V, p, w)
 
         def counted_gram(design, d):

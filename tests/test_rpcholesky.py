@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 from problems import ijcnn1
 from psd_oracles import DTYPES, psd, rbf, spectrum, wide
+from scipy.spatial.distance import cdist
 from stats import Z_LIMIT, chi_square_gate, z_gate
 
 from randla.lowrank.cholesky import rpcholesky
@@ -189,6 +190,8 @@ def test_kernels_of_points_are_their_matrices():
     cases = [
         (X, {"kernel": "rbf", "gamma": 0.3}, rbf(X, X, 0.3)),
         (X, {"kernel": "rbf"}, rbf(X, X, 1 / 5)),
+        (X, {"kernel": "laplacian", "gamma": 0.3}, np.exp(-0.3 * cdist(X, X, "cityblock"))),
+        (X, {"kernel": "laplacian"}, np.exp(-cdist(X, X, "cityblock") / 5)),
         (sp.csr_array(X - 100), {"kernel": "rbf", "gamma": 0.3}, rbf(X, X, 0.3)),
         (X, {"kernel": lambda a, b: (a @ b.T + 1) ** 2 / 1e8}, (X @ X.T + 1) ** 2 / 1e8),
         (X, {"kernel": "linear"}, X @ X.T),
@@ -203,6 +206,9 @@ def test_kernels_of_points_are_their_matrices():
         assert found.F.dtype == K.dtype
         np.testing.assert_allclose(found.F, given.F, atol=1e-6 * np.abs(K).max() ** 0.5)
         assert found.error == pytest.approx(given.error, abs=1e-9 * found.trace)
+    for kernel in ("rbf", "laplacian"):
+        far = rpcholesky(np.array([[1e200], [0.0]]), 2, kernel=kernel, rng=0)
+        np.testing.assert_array_equal(far.F @ far.F.T, np.eye(2))
     single = rpcholesky(X.astype(np.float32), 15, kernel="rbf", gamma=0.3, rng=3)
     assert single.F.dtype == np.float32
     assert single.error == pytest.approx(rpcholesky(X, 15, kernel="rbf", gamma=0.3, rng=3).error, rel=1e-3)
@@ -377,13 +383,13 @@ def test_real_data():
         (TypeError, "block must be an integer; got 'all'", {"block": "all"}),
         (ValueError, r"A must be square; got shape \(4, 3\)", {"A": np.ones((4, 3))}),
         (TypeError, "A must be a matrix or have shape and entries", {"A": object()}),
-        (ValueError, "gamma must be None for a kernel other than 'rbf'", {"gamma": 1.0}),
-        (ValueError, "kernel must be one of 'linear', 'rbf'", {"kernel": "cubic"}),
+        (ValueError, "gamma must be None for a kernel other than 'rbf' and 'laplacian'; got 1.0", {"gamma": 1.0}),
+        (ValueError, "kernel must be one of 'linear', 'rbf', 'laplacian'", {"kernel": "cubic"}),
         (ValueError, "A must be finite; got NaN or infinite values on its diagonal", {"A": np.diag([1, np.nan])}),
         (ValueError, "A must be finite", {"A": np.array([[1, 0, np.inf], [0, 1, 0], [np.inf, 0, 1]]), "block": 1, "k": 3}),
         (ValueError, "A must be Hermitian; got entries of size 1 that differ by 1", {"A": np.triu(np.ones((20, 20)))}),
         (ValueError, "kernel must be Hermitian", {"kernel": lambda a, b: np.exp(a[:, :1] - b[:, 0])}),
-        (ValueError, "kernel must be finite", {"kernel": "rbf", "A": np.array([[1e200], [0.0]])}),
+        (ValueError, "kernel must be finite", {"kernel": lambda a, b: np.full((len(a), len(b)), np.nan)}),
         (ValueError, "kernel must be positive semi-definite", {"kernel": lambda a, b: -(a @ b.T)}),
         (TypeError, "rng must be", {"rng": "seed"}),
     ],

@@ -362,7 +362,7 @@ def test_an_indefinite_kernel_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"kernel": "precomputed"}, ValueError, "kernel must be 'linear', 'rbf' or a callable for points that arrive"),
+        ({"kernel": "precomputed"}, ValueError, "'linear', 'rbf', 'laplacian' or a callable for points that arrive"),
         ({"kernel": 3}, ValueError, "kernel must be one of"),
         ({"ridge": 0.0}, ValueError, "ridge must be finite and greater than 0"),
         ({"gamma": 0}, ValueError, "gamma must be finite and greater than 0"),

@@ -3,12 +3,12 @@
 #include <pybind11/complex.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <complex>
 #include <memory>
 #include <mutex>
 #include <type_traits>
 
+#include "common/chain.h"
 #include "cpu/bind.h"
 #include "cpu/memory.h"
 
@@ -16,15 +16,6 @@ namespace randla::cpu {
 namespace {
 
 constexpr int64_t kFewColumns = 4;  // multiplied one by one, with lanes along their rows
-
-template <class E>
-struct RealOf {
-  using type = E;
-};
-template <class R>
-struct RealOf<std::complex<R>> {
-  using type = R;
-};
 
 constexpr py::ssize_t kOwnBytes = 32 * 1024;  // from where on results lie in memory that is used again
 
@@ -51,36 +42,30 @@ py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape) {
 
 template <class E>
 class Butterfly {
-  using T = typename RealOf<E>::type;
+  using T = typename RealOfElement<E>::type;
   static constexpr bool pairs = !std::is_same_v<E, T>;
   static constexpr int64_t P = pairs ? 2 : 1;
   using Values = py::array_t<E, py::array::c_style>;
 
  public:
   // Patterns and values (a, d, b, c) of the stages, the one applied first before the others.
-  Butterfly(const std::vector<std::array<int64_t, 4>>& patterns, const std::vector<Values>& values) {
-    RANDLA_REQUIRE(!patterns.empty() && patterns.size() == values.size(), "as many values as patterns, at least one");
+  Butterfly(const Patterns& patterns, const std::vector<Values>& values) : sizes_(checked_chain(patterns)) {
+    RANDLA_REQUIRE(patterns.size() == values.size(), "as many values as patterns");
     for (size_t q = 0; q < patterns.size(); ++q) {
       const auto [a, b, c, d] = patterns[q];
       const Values& v = values[q];
-      RANDLA_REQUIRE(a > 0 && b > 0 && c > 0 && d > 0, "patterns must be positive");
       RANDLA_REQUIRE(v.ndim() == 4 && v.shape(0) == a && v.shape(1) == d && v.shape(2) == b && v.shape(3) == c,
                      "values must be (a, d, b, c)");
-      RANDLA_REQUIRE(q == 0 || a * c * d == outputs_, "stages must match");
       const T* from = reinterpret_cast<const T*>(v.data());
       values_.emplace_back(from, from + a * b * c * d * P);
       stages_.push_back({a, b, c, d, values_.back().data()});
-      if (q == 0) inputs_ = a * c * d;
-      outputs_ = a * b * d;
-      rows_ = std::max({rows_, a * c * d, outputs_});
-      parameters_ += a * b * c * d;
     }
   }
 
   void apply(Array<E> X, Array<E> Y) {
     const Matrix<const T> x = real_view(X);
     const Matrix<T> y = mutable_real_view(Y);
-    RANDLA_REQUIRE(x.rows == inputs_ && y.rows == outputs_ && x.cols == y.cols, "X and Y must fit the stages");
+    RANDLA_REQUIRE(x.rows == sizes_.inputs && y.rows == sizes_.outputs && x.cols == y.cols, "X and Y must fit the stages");
     run(x, y);
   }
 
@@ -88,14 +73,14 @@ class Butterfly {
   py::object multiply(const Array<E>& X, bool batch_first) {
     const py::ssize_t dims = X.ndim(), rows = batch_first ? 1 : 0;
     constexpr auto size = static_cast<py::ssize_t>(sizeof(E));
-    if (dims < 1 || dims > 2 || rows >= dims || X.shape(rows) != inputs_) return py::none();
+    if (dims < 1 || dims > 2 || rows >= dims || X.shape(rows) != sizes_.inputs) return py::none();
     if (X.strides(0) % size || X.strides(dims - 1) % size || reinterpret_cast<uintptr_t>(X.data()) % alignof(E)) return py::none();
     std::vector<py::ssize_t> shape(X.shape(), X.shape() + dims);
-    shape[static_cast<size_t>(rows)] = outputs_;
+    shape[static_cast<size_t>(rows)] = sizes_.outputs;
     Array<E> Y = new_array(py::dtype::of<E>(), std::move(shape));
     if (dims == 1) {
-      run({reinterpret_cast<const T*>(X.data()), inputs_, 1, inputs_ == 1 ? P : P * (X.strides(0) / size), P},
-          {reinterpret_cast<T*>(Y.mutable_data()), outputs_, 1, P, P});
+      run({reinterpret_cast<const T*>(X.data()), sizes_.inputs, 1, sizes_.inputs == 1 ? P : P * (X.strides(0) / size), P},
+          {reinterpret_cast<T*>(Y.mutable_data()), sizes_.outputs, 1, P, P});
     } else {
       const Matrix<const T> x = real_view(X);
       const Matrix<T> y = mutable_real_view(Y);
@@ -110,13 +95,13 @@ class Butterfly {
   void gradient(Array<E> X, Array<E> G, Array<E> dX, Values dw) {
     const Matrix<const T> x = real_view(X), g = real_view(G);
     const Matrix<T> dx = mutable_real_view(dX);
-    RANDLA_REQUIRE(x.rows == inputs_ && g.rows == outputs_ && x.cols == g.cols, "X and G must fit the stages");
-    RANDLA_REQUIRE(dx.rows == inputs_ && dx.cols == x.cols, "dX must have the shape of X");
-    RANDLA_REQUIRE(dw.ndim() == 1 && dw.shape(0) == parameters_, "dw must be a vector of all values");
+    RANDLA_REQUIRE(x.rows == sizes_.inputs && g.rows == sizes_.outputs && x.cols == g.cols, "X and G must fit the stages");
+    RANDLA_REQUIRE(dx.rows == sizes_.inputs && dx.cols == x.cols, "dX must have the shape of X");
+    RANDLA_REQUIRE(dw.ndim() == 1 && dw.shape(0) == sizes_.values, "dw must be a vector of all values");
     T* to = reinterpret_cast<T*>(dw.mutable_data());
     py::gil_scoped_release release;
-    (pairs ? kernels<T>().butterfly_gradient_pairs : kernels<T>().butterfly_gradient)(stages_.data(), count(), x, g, dx, to, rows_,
-                                                                                      parameters_);
+    const auto kernel = pairs ? kernels<T>().butterfly_gradient_pairs : kernels<T>().butterfly_gradient;
+    kernel(stages_.data(), count(), x, g, dx, to, sizes_.rows, sizes_.values);
   }
 
  private:
@@ -137,7 +122,7 @@ class Butterfly {
     if (few)
       apply_to_columns(x, y);
     else
-      (pairs ? kernels<T>().butterfly_pairs : kernels<T>().butterfly)(stages_.data(), count(), x, y, rows_);
+      (pairs ? kernels<T>().butterfly_pairs : kernels<T>().butterfly)(stages_.data(), count(), x, y, sizes_.rows);
   }
 
   // Once: callers of an interpreter without a global lock may come together.
@@ -159,13 +144,14 @@ class Butterfly {
   void apply_to_columns(Matrix<const T> x, Matrix<T> y) const {
     const auto kernel = pairs ? kernels<T>().butterfly_vector_pairs : kernels<T>().butterfly_vector;
     const bool direct_x = x.row_stride == P, direct_y = y.row_stride == P;
-    const Reused<T> memory((2 * rows_ + inputs_ + outputs_) * P);
-    T *scratch = memory.data, *in = scratch + 2 * rows_ * P, *out = in + inputs_ * P;
+    const Reused<T> memory((2 * sizes_.rows + sizes_.inputs + sizes_.outputs) * P);
+    T *scratch = memory.data, *in = scratch + 2 * sizes_.rows * P, *out = in + sizes_.inputs * P;
     for (int64_t j = 0; j < x.cols; ++j) {
-      for (int64_t i = 0; !direct_x && i < inputs_; ++i)
+      for (int64_t i = 0; !direct_x && i < sizes_.inputs; ++i)
         for (int64_t p = 0; p < P; ++p) in[i * P + p] = x.at(i, j)[p];
-      kernel(lanes_.data(), blocks_.data(), count(), direct_x ? x.at(0, j) : in, direct_y ? y.at(0, j) : out, scratch, rows_);
-      for (int64_t i = 0; !direct_y && i < outputs_; ++i)
+      kernel(lanes_.data(), blocks_.data(), count(), direct_x ? x.at(0, j) : in, direct_y ? y.at(0, j) : out, scratch,
+             sizes_.rows);
+      for (int64_t i = 0; !direct_y && i < sizes_.outputs; ++i)
         for (int64_t p = 0; p < P; ++p) y.at(i, j)[p] = out[i * P + p];
     }
   }
@@ -174,13 +160,13 @@ class Butterfly {
   std::vector<ButterflyStage<T>> stages_, lanes_;
   std::vector<int64_t> blocks_;
   std::once_flag ordered_;
-  int64_t inputs_ = 0, outputs_ = 0, rows_ = 0, parameters_ = 0;
+  ChainSizes sizes_;
 };
 
 template <class E>
 void bind_type(py::module_& m, const char* name) {
   py::class_<Butterfly<E>>(m, name)
-      .def(py::init<const std::vector<std::array<int64_t, 4>>&, const std::vector<py::array_t<E, py::array::c_style>>&>(),
+      .def(py::init<const Patterns&, const std::vector<py::array_t<E, py::array::c_style>>&>(),
            py::arg("patterns"), py::arg("values"))
       .def("apply", &Butterfly<E>::apply, py::arg("X").noconvert(), py::arg("Y").noconvert())
       .def("multiply", &Butterfly<E>::multiply, py::arg("X").noconvert(), py::arg("batch_first"))

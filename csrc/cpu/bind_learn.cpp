@@ -1,6 +1,12 @@
-// The part of randla._cpu for sparse regression on columns given by their Gram matrix.
+// The part of randla._cpu for sparse regression on columns given by their Gram matrix, and for kernel matrices.
 
+#include <pybind11/complex.h>
+#include <pybind11/stl.h>
+
+#include <complex>
+#include <optional>
 #include <tuple>
+#include <type_traits>
 
 #include "cpu/bind.h"
 
@@ -65,9 +71,82 @@ int64_t l1_path(const Array<double>& G, const Doubles& c, const Doubles& weight,
   return isa().l1_path(gram.data, n, gram.row_stride, vc, vw, start, end, positive, limit, vx, vs, vu);
 }
 
+template <class T, class Out>
+void kernel_columns(int kind, double gamma, double scale, const std::optional<Doubles>& centre, const Array<T>& X,
+                    const Array<T>& Y, Array<Out> out) {
+  const Matrix<const T> x = view(X), y = view(Y);
+  const Matrix<Out> to = mutable_view(out);
+  RANDLA_REQUIRE(kind == PointKernel::kGaussian || (kind == PointKernel::kLaplacian && !centre), "unknown kernel");
+  RANDLA_REQUIRE(x.cols == y.cols, "X and Y must have the same columns");
+  RANDLA_REQUIRE(!centre || (centre->ndim() == 1 && centre->shape(0) == x.cols), "centre must be (d,)");
+  require_output(to, x.rows, y.rows);
+  const PointKernel kernel = {static_cast<PointKernel::Kind>(kind), gamma, scale, centre ? centre->data() : nullptr};
+  py::gil_scoped_release release;
+  if constexpr (std::is_same_v<T, Out>)
+    kernels<T>().kernel_columns(kernel, x, y, to);
+  else
+    kernels<T>().kernel_columns_double(kernel, x, y, to);
+}
+
+template <class T, class Element>
+void eliminate(const py::array_t<T, py::array::c_style>& C, Array<Element> H, Array<double> squares) {
+  constexpr int64_t parts = sizeof(Element) / sizeof(T);
+  const Matrix<const T> c = view(Array<T>(C));
+  const Matrix<Element> h = mutable_view(H);
+  RANDLA_REQUIRE(c.cols == parts * h.rows && c.rows <= c.cols && c.rows % parts == 0, "C must be (m, k + m) for H (k + m, n)");
+  require_output(h, h.rows, h.cols);
+  RANDLA_REQUIRE(squares.ndim() == 1 && squares.shape(0) == h.cols && (h.cols <= 1 || squares.strides(0) == 8),
+                 "squares must be (n,)");
+  const Matrix<T> parts_of_h = {reinterpret_cast<T*>(h.data), h.rows, h.cols, parts * h.row_stride, 1};
+  double* to = squares.mutable_data();
+  py::gil_scoped_release release;
+  if (parts == 1)
+    kernels<T>().eliminate(c, parts_of_h, to);
+  else
+    kernels<T>().eliminate_complex(c, parts_of_h, to);
+}
+
+template <class T, class Element>
+void solve_right(const py::array_t<T, py::array::c_style>& C, const py::array_t<int64_t, py::array::c_style>& order,
+                 const Array<Element>& A, Array<Element> out) {
+  constexpr int64_t parts = sizeof(Element) / sizeof(T);
+  const Matrix<const T> c = view(Array<T>(C));
+  const Matrix<const Element> a = view(A);
+  const Matrix<Element> to = mutable_view(out);
+  RANDLA_REQUIRE(to.rows == a.rows && order.ndim() == 1 && order.shape(0) == to.cols, "out must be (m, k) for order (k,)");
+  RANDLA_REQUIRE(c.rows == parts * to.cols && c.cols == c.rows, "C must be (k, k)");
+  const int64_t* columns = order.data();
+  RANDLA_REQUIRE(std::all_of(columns, columns + to.cols, [&](int64_t j) { return j >= 0 && j < a.cols; }),
+                 "order must list columns of A");
+  const Matrix<const T> from = {reinterpret_cast<const T*>(a.data), a.rows, a.cols, parts * a.row_stride, parts * a.col_stride};
+  const Matrix<T> into = {reinterpret_cast<T*>(to.data), to.rows, to.cols, parts * to.row_stride, parts * to.col_stride};
+  py::gil_scoped_release release;
+  (parts == 1 ? kernels<T>().solve_right : kernels<T>().solve_right_complex)(c, columns, from, into);
+}
+
+template <class T, class Out>
+void bind_kernel_columns(py::module_& m) {
+  m.def("kernel_columns", &kernel_columns<T, Out>, py::arg("kind"), py::arg("gamma"), py::arg("scale"),
+        py::arg("centre").noconvert(), py::arg("X").noconvert(), py::arg("Y").noconvert(), py::arg("out").noconvert());
+}
+
+template <class T, class Element>
+void bind_triangles(py::module_& m) {
+  m.def("eliminate", &eliminate<T, Element>, py::arg("C").noconvert(), py::arg("H").noconvert(), py::arg("squares").noconvert());
+  m.def("solve_right", &solve_right<T, Element>, py::arg("C").noconvert(), py::arg("order").noconvert(), py::arg("A").noconvert(),
+        py::arg("out").noconvert());
+}
+
 }  // namespace
 
 void bind_learn(py::module_& m) {
+  bind_kernel_columns<float, float>(m);
+  bind_kernel_columns<float, double>(m);
+  bind_kernel_columns<double, double>(m);
+  bind_triangles<float, float>(m);
+  bind_triangles<double, double>(m);
+  bind_triangles<float, std::complex<float>>(m);
+  bind_triangles<double, std::complex<double>>(m);
   m.def("column_dots", &column_dots<float>, py::arg("A").noconvert(), py::arg("R").noconvert(), py::arg("out").noconvert());
   m.def("column_dots", &column_dots<double>, py::arg("A").noconvert(), py::arg("R").noconvert(), py::arg("out").noconvert());
   m.def("gram_rows", &gram_rows, py::arg("P").noconvert(), py::arg("first"), py::arg("G").noconvert());

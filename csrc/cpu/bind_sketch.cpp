@@ -3,35 +3,11 @@
 #include <cmath>
 #include <unordered_map>
 
+#include "common/checked.h"
 #include "cpu/bind.h"
 
 namespace randla::cpu {
 namespace {
-
-DenseSketch dense(int family, int64_t d, uint64_t seed) {
-  RANDLA_REQUIRE((family == 0 || family == 1) && d > 0, "dense sketch out of range");
-  return {static_cast<Dense>(family), d, seed};
-}
-
-SparseSketch sparse(int family, int64_t d, int64_t m, int nnz, int first, uint64_t seed) {
-  RANDLA_REQUIRE((family == 0 || family == 1) && d > 0 && nnz > 0 && nnz <= d && nnz <= SparseSketch::kMaxNnz &&
-                     d <= INT32_MAX,
-                 "sparse sketch out of range");
-  RANDLA_REQUIRE(first == 0 || (family == 0 && first > 0 && first < nnz), "only blocks of a SparseStack can be left out");
-  return {static_cast<Family>(family), d, m, nnz, first, seed};
-}
-
-BlockSrht srht(int64_t d, int64_t m, int block, uint64_t seed) {
-  RANDLA_REQUIRE(d > 0 && m >= 0 && (block == 16 || block == 32 || block == 64 || block == 128), "BlockSRHT out of range");
-  return {d, m, block, seed};
-}
-
-Srtt transform_of(int64_t d, int64_t m, int rounds, uint64_t seed) {
-  RANDLA_REQUIRE(d > 0 && m >= 0 && m <= (int64_t(1) << 40) && rounds > 0 && rounds <= 8, "SRTT out of range");
-  int64_t n = 1;
-  while (n < m) n *= 2;
-  return {d, m, n, rounds, seed};
-}
 
 // The first d numbers of a random permutation of 0..n-1 (Fisher, Yates), and of further ones where d exceeds n. Only numbers that
 // have moved are remembered.
@@ -68,21 +44,12 @@ struct Listed {
   }
 };
 
-void require_rows(int64_t j0, int64_t count, int64_t m) {
-  RANDLA_REQUIRE(j0 >= 0 && j0 + count <= m, "rows of A out of range");
-}
-
-template <class T>
-void require_adjoint(const Matrix<const T>& Y, int64_t d, const Matrix<T>& out, int64_t j0, int64_t m) {
-  RANDLA_REQUIRE(Y.rows == d && Y.cols == out.cols && j0 >= 0 && j0 + out.rows <= m, "shapes do not match");
-}
-
 template <class T>
 void bind(py::module_& m) {
   m.def(
       "dense_sketch",
       [](int family, int64_t d, uint64_t seed, Array<T> out, int64_t i0, int64_t j0) {
-        const DenseSketch s = dense(family, d, seed);
+        const DenseSketch s = checked_dense(family, d, seed);
         const Matrix<T> o = mutable_view(out);
         RANDLA_REQUIRE(i0 >= 0 && j0 >= 0 && i0 + o.rows <= d, "rows out of range");
         require_output(o, o.rows, o.cols);
@@ -93,7 +60,7 @@ void bind(py::module_& m) {
   m.def(
       "dense_product",
       [](int family, int64_t d, uint64_t seed, Array<T> A, int64_t j0, Array<T> out) {
-        const DenseSketch s = dense(family, d, seed);
+        const DenseSketch s = checked_dense(family, d, seed);
         const Matrix<const T> a = view(A);
         const Matrix<T> o = mutable_view(out);
         RANDLA_REQUIRE(j0 >= 0, "rows of A out of range");
@@ -105,7 +72,7 @@ void bind(py::module_& m) {
   m.def(
       "dense_product_adjoint",
       [](int family, int64_t d, uint64_t seed, Array<T> Y, int64_t j0, Array<T> out) {
-        const DenseSketch s = dense(family, d, seed);
+        const DenseSketch s = checked_dense(family, d, seed);
         const Matrix<const T> y = view(Y);
         const Matrix<T> o = mutable_view(out);
         RANDLA_REQUIRE(y.rows == d && j0 >= 0, "shapes do not match");
@@ -117,7 +84,7 @@ void bind(py::module_& m) {
   m.def(
       "sparse_sketch",
       [](int family, int64_t d, int64_t rows, int nnz, int first, uint64_t seed, Array<T> A, int64_t j0, Array<T> out) {
-        const SparseSketch s = sparse(family, d, rows, nnz, first, seed);
+        const SparseSketch s = checked_sparse(family, d, rows, nnz, first, seed);
         const Matrix<const T> a = view(A);
         const Matrix<T> o = mutable_view(out);
         require_output(o, s.rows(), a.cols);
@@ -131,7 +98,7 @@ void bind(py::module_& m) {
       "sparse_sketch_csr",
       [](int family, int64_t d, int64_t rows, int nnz, int first, uint64_t seed, Array<T> values, py::array indptr, py::array indices,
          int64_t cols, int64_t j0, Array<T> out) {
-        const SparseSketch s = sparse(family, d, rows, nnz, first, seed);
+        const SparseSketch s = checked_sparse(family, d, rows, nnz, first, seed);
         const Csr<T> a = csr_view(values, indptr, indices, cols);
         const Matrix<T> o = mutable_view(out);
         require_output(o, s.rows(), cols);
@@ -144,7 +111,7 @@ void bind(py::module_& m) {
   m.def(
       "sparse_sketch_adjoint",
       [](int family, int64_t d, int64_t rows, int nnz, int first, uint64_t seed, Array<T> Y, int64_t j0, Array<T> out) {
-        const SparseSketch s = sparse(family, d, rows, nnz, first, seed);
+        const SparseSketch s = checked_sparse(family, d, rows, nnz, first, seed);
         const Matrix<const T> y = view(Y);
         const Matrix<T> o = mutable_view(out);
         require_adjoint(y, s.rows(), o, j0, rows);
@@ -156,7 +123,7 @@ void bind(py::module_& m) {
   m.def(
       "block_srht",
       [](int64_t d, int64_t rows, int block, uint64_t seed, Array<T> A, int64_t j0, int64_t k0, int64_t k1, Array<T> out) {
-        const BlockSrht s = srht(d, rows, block, seed);
+        const BlockSrht s = checked_srht(d, rows, block, seed);
         const Matrix<const T> a = view(A);
         const Matrix<T> o = mutable_view(out);
         RANDLA_REQUIRE(k0 >= 0 && k0 <= k1 && k1 <= s.blocks(), "blocks out of range");
@@ -170,7 +137,7 @@ void bind(py::module_& m) {
   m.def(
       "block_srht_adjoint",
       [](int64_t d, int64_t rows, int block, uint64_t seed, Array<T> Y, int64_t j0, Array<T> out) {
-        const BlockSrht s = srht(d, rows, block, seed);
+        const BlockSrht s = checked_srht(d, rows, block, seed);
         const Matrix<const T> y = view(Y);
         const Matrix<T> o = mutable_view(out);
         require_adjoint(y, d, o, j0, rows);
@@ -182,7 +149,7 @@ void bind(py::module_& m) {
   m.def(
       "srtt",
       [](int64_t d, int64_t rows, int rounds, uint64_t seed, Array<T> A, int64_t j0, Array<T> out) {
-        const Srtt s = transform_of(d, rows, rounds, seed);
+        const Srtt s = checked_srtt(d, rows, rounds, seed);
         const Matrix<const T> a = view(A);
         const Matrix<T> o = mutable_view(out);
         require_output(o, d, a.cols);
@@ -196,7 +163,7 @@ void bind(py::module_& m) {
   m.def(
       "srtt_adjoint",
       [](int64_t d, int64_t rows, int rounds, uint64_t seed, Array<T> Y, int64_t j0, Array<T> out) {
-        const Srtt s = transform_of(d, rows, rounds, seed);
+        const Srtt s = checked_srtt(d, rows, rounds, seed);
         const Matrix<const T> y = view(Y);
         const Matrix<T> o = mutable_view(out);
         require_adjoint(y, d, o, j0, rows);
@@ -232,7 +199,7 @@ void bind(py::module_& m) {
 }
 
 py::tuple sparse_columns(int family, int64_t d, int64_t m, int nnz, uint64_t seed, int64_t j0, int64_t j1) {
-  const SparseSketch s = sparse(family, d, m, nnz, 0, seed);
+  const SparseSketch s = checked_sparse(family, d, m, nnz, 0, seed);
   RANDLA_REQUIRE(j0 >= 0 && j0 <= j1 && j1 <= m, "columns out of range");
   py::array_t<int64_t> rows({j1 - j0, static_cast<int64_t>(nnz)});
   py::array_t<double> values({j1 - j0, static_cast<int64_t>(nnz)});
@@ -251,7 +218,7 @@ py::tuple sparse_columns(int family, int64_t d, int64_t m, int nnz, uint64_t see
 
 // Entries of columns j0..j1-1: rows of the one output block each falls into, its block's size, and the values.
 py::tuple block_srht_columns(int64_t d, int64_t m, int block, uint64_t seed, int64_t j0, int64_t j1) {
-  const BlockSrht s = srht(d, m, block, seed);
+  const BlockSrht s = checked_srht(d, m, block, seed);
   RANDLA_REQUIRE(j0 >= 0 && j0 <= j1 && j1 <= m, "columns out of range");
   const int64_t width = (d + s.blocks() - 1) / s.blocks();
   py::array_t<int64_t> rows({j1 - j0, width});

@@ -35,6 +35,10 @@
 #include "cpu/srtt.inl"
 #include "cpu/triangular.inl"
 
+#include "cpu/kernel_columns.inl"
+#include "cpu/eliminate.inl"
+#include "cpu/solve_right.inl"
+
 #include "cpu/dots.inl"
 
 #include "cpu/homotopy.inl"
@@ -85,6 +89,12 @@ constexpr Kernels<T> kTable = {
     order_for_lanes<T, true>,
     butterfly_gradient<T, false>,
     butterfly_gradient<T, true>,
+    kernel_columns<T, T>,
+    kernel_columns<T, double>,
+    eliminate<T, 1>,
+    eliminate<T, 2>,
+    solve_right<T, 1>,
+    solve_right<T, 2>,
     column_dots<T>,
     triangular<T>,
     cholesky<T>,

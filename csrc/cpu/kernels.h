@@ -10,6 +10,14 @@
 
 namespace randla::cpu {
 
+// k(x, y) = exp(-gamma |x - y|^2), or exp(-gamma |x - y|_1), of points multiplied by `scale`. With a centre, which the first kind may
+// have, distances come from inner products of the points less it.
+struct PointKernel {
+  enum Kind : int { kGaussian = 0, kLaplacian = 1 } kind;
+  double gamma, scale;
+  const double* centre;  // (d) or null
+};
+
 enum class TriangularOp : int { kSolve = 0, kSolveTransposed = 1, kMultiply = 2, kMultiplyTransposed = 3 };
 
 template <class T>
@@ -104,6 +112,20 @@ struct Kernels {
                              int64_t parameters);
   void (*butterfly_gradient_pairs)(Stages stages, int64_t count, Matrix<const T> X, Matrix<const T> G, Matrix<T> dX, T* dw,
                                    int64_t rows, int64_t parameters);
+
+  // out[i, j] = k(x_i, y_j) for the rows of X and Y. out has unit column stride.
+  void (*kernel_columns)(const PointKernel& kernel, Matrix<const T> X, Matrix<const T> Y, Matrix<T> out);
+  void (*kernel_columns_double)(const PointKernel& kernel, Matrix<const T> X, Matrix<const T> Y, Matrix<double> out);
+
+  // H[k:] <- L^-1 (H[k:] - B H[:k]) for C = [B L] (m, k + m), L lower triangular; H (k + m, n) has unit column stride, and the
+  // squares of the new rows are added to squares (n). For complex numbers H counts pairs, and C is (2m, 2k + 2m), with
+  // [re -im; im re] for every entry.
+  void (*eliminate)(Matrix<const T> C, Matrix<T> H, double* squares);
+  void (*eliminate_complex)(Matrix<const T> C, Matrix<T> H, double* squares);
+  // to (m, k) = A[:, order] R^-1 for C = R' (k, k), R upper triangular; to may be A where it is ordered already. Of complex numbers C
+  // is as above, and strides count elements of T.
+  void (*solve_right)(Matrix<const T> C, const int64_t* order, Matrix<const T> A, Matrix<T> to);
+  void (*solve_right_complex)(Matrix<const T> C, const int64_t* order, Matrix<const T> A, Matrix<T> to);
 
   // out = A'R' (A.cols, k) for A with contiguous columns and R (k, A.rows).
   void (*column_dots)(Matrix<const T> A, const double* R, int64_t k, double* out);

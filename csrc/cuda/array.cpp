@@ -1,4 +1,7 @@
 #include "cuda/array.h"
+#ifdef RANDLA_EMULATED
+#include "emulated/bind.h"
+#endif
 
 namespace randla::cuda {
 namespace {
@@ -21,12 +24,24 @@ Type parsed(const std::string& typestr) {
   if (typestr == "<i8") return Type::kInt64;
   if (typestr == "<c8") return Type::kComplex64;
   if (typestr == "<c16") return Type::kComplex128;
+  if (typestr == "<u2") return Type::kUint16;
   return typestr == "<u4" ? Type::kUint32 : Type::kOther;
 }
 
 int64_t bytes_of(Type type) {
   if (type == Type::kComplex128) return 16;
+  if (type == Type::kUint16) return 2;
   return type == Type::kFloat64 || type == Type::kInt64 || type == Type::kComplex64 ? 8 : 4;
+}
+
+// Stream and memory of a call are the current device's, as are the results that Python has made. Empty arrays are nowhere.
+void require_here(const void* data, const char* name) {
+  if (data == nullptr) return;
+  const int device = device_of(data), current = current_device();
+  if (device == current) return;
+  if (device < 0) throw py::type_error(std::string(name) + " must be memory of a CUDA device; it is the host's");
+  throw py::type_error(std::string(name) + " must be on the current device, " + std::to_string(current) + "; it is on device " +
+                       std::to_string(device));
 }
 
 }  // namespace
@@ -50,6 +65,7 @@ DeviceArray device_array(const py::object& a, const char* name) {
   const py::tuple data = about["data"];
   DeviceArray out;
   out.data = reinterpret_cast<void*>(data[0].cast<uintptr_t>());
+  require_here(out.data, name);
   out.read_only = data[1].cast<bool>();
   out.type = parsed(about["typestr"].cast<std::string>());
   out.shape = about["shape"].cast<std::vector<int64_t>>();
@@ -92,6 +108,10 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_sketches(m);
   bind_rows(m);
   bind_butterflies(m);
+  bind_csr_product(m);
+#ifdef RANDLA_EMULATED
+  emulated::bind(m);
+#endif
 }
 
 }  // namespace randla::cuda

@@ -20,7 +20,7 @@ namespace randla::cuda {
 
 namespace py = pybind11;
 
-enum class Type { kFloat32, kFloat64, kInt32, kInt64, kUint32, kComplex64, kComplex128, kOther };
+enum class Type { kFloat32, kFloat64, kInt32, kInt64, kUint16, kUint32, kComplex64, kComplex128, kOther };
 
 struct DeviceArray {
   void* data;
@@ -44,6 +44,8 @@ template <>
 constexpr Type type_of<int64_t>() { return Type::kInt64; }
 template <>
 constexpr Type type_of<int32_t>() { return Type::kInt32; }
+template <>
+constexpr Type type_of<uint16_t>() { return Type::kUint16; }
 template <>
 constexpr Type type_of<uint32_t>() { return Type::kUint32; }
 
@@ -80,11 +82,36 @@ T* elements(const py::object& a, int64_t count, const char* name) {
   return static_cast<T*>(v.data);
 }
 
-// The device that a call runs on, its stream, and memory that lives as long as the call: the library's pool gives it again only to
-// work on the same stream.
+// The parts of a sparse matrix, and how many entries they hold.
+template <class T>
+Csr<T> csr_view(const py::object& values, const py::object& indptr, const py::object& indices, int64_t cols,
+                int64_t* entries = nullptr) {
+  const DeviceArray v = device_array(values, "values"), p = device_array(indptr, "indptr"), i = device_array(indices, "indices");
+  const bool wide = p.type == Type::kInt64;
+  RANDLA_REQUIRE(i.type == p.type && (wide || p.type == Type::kInt32), "indptr and indices must both be int32 or both int64");
+  RANDLA_REQUIRE(v.type == type_of<T>() && p.dimensions() == 1 && p.shape[0] > 0 && i.dimensions() == 1 && v.dimensions() == 1 &&
+                     i.shape[0] == v.shape[0] && v.contiguous() && p.contiguous() && i.contiguous(),
+                 "CSR parts must be contiguous vectors of matching length");
+  if (entries) *entries = i.shape[0];
+  return {static_cast<const T*>(v.data), p.data, i.data, wide, p.shape[0] - 1, cols};
+}
+
+// Calls f with a number of the type of an array.
+template <class F>
+void by_type(Type type, F&& f) {
+  if (type == Type::kFloat32)
+    f(float());
+  else if (type == Type::kFloat64)
+    f(double());
+  else
+    throw std::invalid_argument("randla kernel: arrays must be float32 or float64");
+}
+
+// The stream of a call, and memory that lives as long as the call: the library's pool gives it again only to work on the same
+// stream. It runs on the current device, where `device_array` has found all arrays.
 class Call {
  public:
-  explicit Call(const DeviceArray& a) : device_(device_of(a.data)), on_(device_), stream_(current_stream()) {}
+  explicit Call(const DeviceArray&) : stream_(current_stream()) {}
 
   uintptr_t stream() const { return stream_; }
   template <class T>
@@ -96,8 +123,6 @@ class Call {
   static uintptr_t current_stream();
   void* allocate(int64_t bytes);
 
-  int device_;
-  OnDevice on_;
   uintptr_t stream_;
   std::vector<py::object> memory_;
 };
@@ -105,5 +130,6 @@ class Call {
 void bind_sketches(py::module_& m);
 void bind_rows(py::module_& m);
 void bind_butterflies(py::module_& m);
+void bind_csr_product(py::module_& m);
 
 }  // namespace randla::cuda

@@ -3,24 +3,15 @@
 #include <pybind11/complex.h>
 #include <pybind11/numpy.h>
 
-#include <array>
 #include <complex>
 #include <type_traits>
 
+#include "common/chain.h"
 #include "cuda/array.h"
 #include "cuda/butterfly.h"
 
 namespace randla::cuda {
 namespace {
-
-template <class E>
-struct RealOf {
-  using type = E;
-};
-template <class R>
-struct RealOf<std::complex<R>> {
-  using type = R;
-};
 
 template <class E>
 constexpr Type element_type() {
@@ -32,11 +23,9 @@ constexpr Type element_type() {
     return type_of<E>();
 }
 
-using Patterns = std::vector<std::array<int64_t, 4>>;
-
 template <class E>
 class Butterfly {
-  using T = typename RealOf<E>::type;
+  using T = typename RealOfElement<E>::type;
   static constexpr bool pairs = !std::is_same_v<E, T>;
   static constexpr int P = pairs ? 2 : 1;
   using Values = py::array_t<E, py::array::c_style>;
@@ -45,20 +34,15 @@ class Butterfly {
   // Patterns in the order of application; numbers and adjoint as `packed` gave them for these, on the device.
   Butterfly(const Patterns& patterns, py::object numbers, py::object adjoint)
       : numbers_(std::move(numbers)), adjoint_numbers_(std::move(adjoint)), has_adjoint_(!adjoint_numbers_.is_none()) {
-    check(patterns);
+    sizes_ = checked_chain(patterns);
     chain_ = chain_of(patterns, numbers_);
-    const auto [first_a, first_b, first_c, first_d] = patterns.front();
-    const auto [last_a, last_b, last_c, last_d] = patterns.back();
-    inputs_ = first_a * first_c * first_d;
-    outputs_ = last_a * last_b * last_d;
-    for (const auto& [a, b, c, d] : patterns) parameters_ += a * b * c * d;
     if (has_adjoint_) adjoint_ = chain_of(turned(patterns), adjoint_numbers_);
   }
 
   // Values (a, d, b, c) of the stages, or of their adjoints in reverse order, as the kernels read them: a host array of real
   // numbers.
   static py::array_t<T> packed(const Patterns& patterns, const std::vector<Values>& values, bool adjoint) {
-    check(patterns);
+    checked_chain(patterns);
     RANDLA_REQUIRE(patterns.size() == values.size(), "as many values as patterns");
     const Patterns order = adjoint ? turned(patterns) : patterns;
     py::array_t<T> out(total(order));
@@ -92,7 +76,7 @@ class Butterfly {
     const DeviceArray x_array = device_array(X, "X");
     const Matrix<const T> x = view<const T>(x_array);
     const Matrix<T> y = output(Y);
-    RANDLA_REQUIRE(x.rows == inputs_ && y.rows == outputs_ && x.cols == y.cols, "X and Y must fit the stages");
+    RANDLA_REQUIRE(x.rows == sizes_.inputs && y.rows == sizes_.outputs && x.cols == y.cols, "X and Y must fit the stages");
     if (x.cols == 0) return;
     Call call(x_array);
     T* const work = call.memory<T>(butterfly_work<T, pairs>(chain_, x.cols));
@@ -105,9 +89,9 @@ class Butterfly {
     const Matrix<const T> x = view<const T>(x_array), g = view<const T>(device_array(G, "G"));
     const Matrix<T> dx = output(dX);
     RANDLA_REQUIRE(has_adjoint_, "gradients need the numbers of the adjoint");
-    RANDLA_REQUIRE(x.rows == inputs_ && g.rows == outputs_ && x.cols == g.cols, "X and G must fit the stages");
-    RANDLA_REQUIRE(dx.rows == inputs_ && dx.cols == x.cols, "dX must have the shape of X");
-    RANDLA_REQUIRE(w.type == element_type<E>() && w.dimensions() == 1 && w.shape[0] == parameters_ && w.contiguous() &&
+    RANDLA_REQUIRE(x.rows == sizes_.inputs && g.rows == sizes_.outputs && x.cols == g.cols, "X and G must fit the stages");
+    RANDLA_REQUIRE(dx.rows == sizes_.inputs && dx.cols == x.cols, "dX must have the shape of X");
+    RANDLA_REQUIRE(w.type == element_type<E>() && w.dimensions() == 1 && w.shape[0] == sizes_.values && w.contiguous() &&
                        !w.read_only,
                    "dw must be a vector of all values");
     Call call(w);
@@ -117,15 +101,6 @@ class Butterfly {
   }
 
  private:
-  static void check(const Patterns& patterns) {
-    RANDLA_REQUIRE(!patterns.empty(), "at least one pattern");
-    for (size_t q = 0; q < patterns.size(); ++q) {
-      const auto [a, b, c, d] = patterns[q];
-      RANDLA_REQUIRE(a > 0 && b > 0 && c > 0 && d > 0, "patterns must be positive");
-      RANDLA_REQUIRE(q == 0 || a * c * d == patterns[q - 1][0] * patterns[q - 1][1] * patterns[q - 1][3], "stages must match");
-    }
-  }
-
   static Patterns turned(const Patterns& patterns) {
     Patterns out(patterns.rbegin(), patterns.rend());
     for (auto& [a, b, c, d] : out) std::swap(b, c);
@@ -174,7 +149,7 @@ class Butterfly {
   py::object numbers_, adjoint_numbers_;
   bool has_adjoint_;
   ButterflyChain<T> chain_, adjoint_;
-  int64_t inputs_ = 0, outputs_ = 0, parameters_ = 0;
+  ChainSizes sizes_{};
 };
 
 template <class E>

@@ -15,16 +15,6 @@ Vectors vectors_of(const DeviceArray& a, int64_t length, const char* message) {
   return {a.shape[0], length};
 }
 
-template <class F>
-void by_type(Type type, F&& f) {
-  if (type == Type::kFloat32)
-    f(float());
-  else if (type == Type::kFloat64)
-    f(double());
-  else
-    throw std::invalid_argument("randla kernel: arrays must be float32 or float64");
-}
-
 RowChoice choice(const py::object& rows, int64_t m) {
   if (rows.is_none()) return {nullptr, m};
   const DeviceArray a = device_array(rows, "rows");
@@ -62,18 +52,6 @@ struct Sparse {
   }
 };
 
-template <class T>
-Csr<T> csr_part(const py::object& values, const py::object& indptr, const py::object& indices, int64_t cols, int64_t* entries) {
-  const DeviceArray v = device_array(values, "values"), p = device_array(indptr, "indptr"), i = device_array(indices, "indices");
-  const bool wide = p.type == Type::kInt64;
-  RANDLA_REQUIRE(i.type == p.type && (wide || p.type == Type::kInt32), "indptr and indices must both be int32 or both int64");
-  RANDLA_REQUIRE(v.type == type_of<T>() && p.dimensions() == 1 && p.shape[0] > 0 && i.dimensions() == 1 && v.dimensions() == 1 &&
-                     i.shape[0] == v.shape[0] && v.contiguous() && p.contiguous() && i.contiguous(),
-                 "CSR parts must be contiguous vectors of matching length");
-  *entries = i.shape[0];
-  return {static_cast<const T*>(v.data), p.data, i.data, wide, p.shape[0] - 1, cols};
-}
-
 // Calls f with the matrix of a call whose first arguments are `A`, or (values, indptr, indices, cols, transposed).
 struct DenseParts {
   py::object A;
@@ -98,8 +76,8 @@ struct SparseParts {
       using T = decltype(t);
       RANDLA_REQUIRE(transposed.size() == 3, "the transpose must be (values, indptr, indices)");
       int64_t entries = 0, same = 0;
-      const Csr<T> rows = csr_part<T>(values, indptr, indices, cols, &entries);
-      const Csr<T> columns = csr_part<T>(transposed[0], transposed[1], transposed[2], rows.rows, &same);
+      const Csr<T> rows = csr_view<T>(values, indptr, indices, cols, &entries);
+      const Csr<T> columns = csr_view<T>(transposed[0], transposed[1], transposed[2], rows.rows, &same);
       RANDLA_REQUIRE(entries == same && columns.rows == cols, "the transpose must have the entries of the matrix");
       f(Sparse<T>{{rows, columns, entries}});
     });
@@ -251,6 +229,15 @@ void squares_of_rows(const py::object& Y, const py::object& scale, const py::obj
   });
 }
 
+void uniform_numbers(int64_t first, uint32_t sub, uint32_t numbers, uint64_t seed, const py::object& out) {
+  const DeviceArray to = device_array(out, "out");
+  RANDLA_REQUIRE(to.dimensions() == 1 && first >= 0, "out must be a vector");
+  auto* all = elements<double>(out, to.shape[0], "out");
+  Call call(to);
+  py::gil_scoped_release release;
+  uniform(first, sub, numbers, seed, to.shape[0], all, call.stream());
+}
+
 // Binds f(parts, rest...) as name(A, rest...) and name_csr(values, indptr, indices, cols, transposed, rest...).
 template <class... Rest, class... Names>
 void bind_both(py::module_& m, const std::string& name, void (*dense)(const DenseParts&, Rest...),
@@ -279,6 +266,7 @@ void bind_rows(py::module_& m) {
         py::arg("d"), py::arg("total"));
   m.def("loss_difference", &difference, py::arg("loss"), py::arg("parameter"), py::arg("y"), py::arg("w"), py::arg("z"),
         py::arg("u"), py::arg("sums"));
+  m.def("uniform", &uniform_numbers, py::arg("first"), py::arg("sub"), py::arg("stream"), py::arg("seed"), py::arg("out"));
   m.def("row_squares", &squares_of_rows, py::arg("Y"), py::arg("scale"), py::arg("roots"), py::arg("out"));
 }
 

@@ -1,59 +1,11 @@
 // Sketches as functions of randla._cuda.
 
+#include "common/checked.h"
 #include "cuda/array.h"
+#include "cuda/block.h"
 
 namespace randla::cuda {
 namespace {
-
-template <class F>
-void by_type(const DeviceArray& a, F&& f) {
-  if (a.type == Type::kFloat32)
-    f(float());
-  else if (a.type == Type::kFloat64)
-    f(double());
-  else
-    throw std::invalid_argument("randla kernel: arrays must be float32 or float64");
-}
-
-SparseSketch sparse(int family, int64_t d, int64_t m, int nnz, int first, uint64_t seed) {
-  RANDLA_REQUIRE((family == 0 || family == 1) && d > 0 && nnz > 0 && nnz <= d && nnz <= SparseSketch::kMaxNnz && d <= INT32_MAX,
-                 "sparse sketch out of range");
-  RANDLA_REQUIRE(first == 0 || (family == 0 && first > 0 && first < nnz), "only blocks of a SparseStack can be left out");
-  return {static_cast<Family>(family), d, m, nnz, first, seed};
-}
-
-BlockSrht srht(int64_t d, int64_t m, int block, uint64_t seed) {
-  RANDLA_REQUIRE(d > 0 && m >= 0 && (block == 16 || block == 32 || block == 64 || block == 128), "BlockSRHT out of range");
-  return {d, m, block, seed};
-}
-
-Srtt transform_of(int64_t d, int64_t m, int rounds, uint64_t seed) {
-  RANDLA_REQUIRE(d > 0 && m >= 0 && m <= (int64_t(1) << 40) && rounds > 0 && rounds <= 8, "SRTT out of range");
-  int64_t n = 1;
-  while (n < m) n *= 2;
-  return {d, m, n, rounds, seed};
-}
-
-template <class T>
-Csr<T> csr_view(const py::object& values, const py::object& indptr, const py::object& indices, int64_t cols) {
-  const DeviceArray v = device_array(values, "values"), p = device_array(indptr, "indptr");
-  const DeviceArray i = device_array(indices, "indices");
-  const bool wide = p.type == Type::kInt64;
-  RANDLA_REQUIRE(i.type == p.type && (wide || p.type == Type::kInt32), "indptr and indices must both be int32 or both int64");
-  RANDLA_REQUIRE(v.type == type_of<T>() && p.dimensions() == 1 && p.shape[0] > 0 && i.dimensions() == 1 &&
-                     v.dimensions() == 1 && i.shape[0] == v.shape[0] && v.contiguous() && p.contiguous() && i.contiguous(),
-                 "CSR parts must be contiguous vectors of matching length");
-  return {static_cast<const T*>(v.data), p.data, i.data, wide, p.shape[0] - 1, cols};
-}
-
-void require_rows(int64_t j0, int64_t count, int64_t m) {
-  RANDLA_REQUIRE(j0 >= 0 && j0 + count <= m, "rows of A out of range");
-}
-
-template <class T>
-void require_adjoint(const Matrix<const T>& Y, int64_t d, const Matrix<T>& out, int64_t j0, int64_t m) {
-  RANDLA_REQUIRE(Y.rows == d && Y.cols == out.cols && j0 >= 0 && j0 + out.rows <= m, "shapes do not match");
-}
 
 // With contiguous rows, whatever their number and length.
 template <class T>
@@ -63,11 +15,10 @@ Matrix<T> output_of_any_shape(const DeviceArray& a) {
 }
 
 void dense_sketch_of(int family, int64_t d, uint64_t seed, const py::object& out, int64_t i0, int64_t j0) {
-  RANDLA_REQUIRE((family == 0 || family == 1) && d > 0, "dense sketch out of range");
-  const DenseSketch s{static_cast<Dense>(family), d, seed};
+  const DenseSketch s = checked_dense(family, d, seed);
   const DeviceArray o = device_array(out, "out");
   Call call(o);
-  by_type(o, [&](auto t) {
+  by_type(o.type, [&](auto t) {
     using T = decltype(t);
     const Matrix<T> to = matrix_view<T>(o);
     RANDLA_REQUIRE(!o.read_only && i0 >= 0 && j0 >= 0 && i0 + to.rows <= d, "rows out of range");
@@ -76,97 +27,158 @@ void dense_sketch_of(int family, int64_t d, uint64_t seed, const py::object& out
   });
 }
 
-SortedEntries sorted_entries(const SparseSketch& s, int64_t count, const py::object& start, const py::object& entries) {
-  return {elements<int64_t>(start, s.rows() + 1, "start"), elements<uint32_t>(entries, count * s.count(), "entries")};
+// f(A, out, call) for a product with columns j0 .. j0 + rows of A - 1 of S (d, m), where it has entries.
+template <class F>
+void product_of(int64_t d, int64_t m, const py::object& A, int64_t j0, const py::object& out, F&& f) {
+  const DeviceArray a = device_array(A, "A"), o = device_array(out, "out");
+  Call call(a);
+  by_type(a.type, [&](auto t) {
+    using T = decltype(t);
+    const Matrix<const T> from = matrix_view<const T>(a);
+    const Matrix<T> to = output_view<T>(o, d, from.cols);
+    require_rows(j0, from.rows, m);
+    if (from.rows > 0 && from.cols > 0) f(from, to, call);
+  });
+}
+
+void require_count(int64_t count) {
+  RANDLA_REQUIRE(count <= INT32_MAX, "at most 2^31 - 1 columns of a sparse sketch can be sorted");
 }
 
 void sort_in(Call& call, const SparseSketch& s, int64_t j0, int64_t count, SortedEntries to) {
-  RANDLA_REQUIRE(count <= INT32_MAX, "at most 2^31 - 1 columns of a sparse sketch can be sorted");
+  require_count(count);
   void* const memory = call.memory<char>(sort_entries_bytes(s, count));
   py::gil_scoped_release release;
   sort_entries(s, j0, count, to, memory, call.stream());
 }
 
-void sort_entries_of(int family, int64_t d, int64_t m, int nnz, int first, uint64_t seed, int64_t j0, int64_t count,
-                     const py::object& start, const py::object& entries) {
-  const SparseSketch s = sparse(family, d, m, nnz, first, seed);
-  require_rows(j0, count, m);
-  const SortedEntries to = sorted_entries(s, count, start, entries);
-  Call call(device_array(start, "start"));
-  sort_in(call, s, j0, count, to);
+void sort_in(Call& call, const SparseSketch& s, int64_t j0, int64_t count, int64_t window, WindowEntries to) {
+  require_count(count);
+  void* const memory = call.memory<char>(sort_windows_bytes(s, count, window));
+  py::gil_scoped_release release;
+  sort_windows(s, j0, count, window, to, memory, call.stream());
 }
 
-// `sorted` gives the entries of columns j0 .. j0 + rows of A - 1.
-template <class F>
-void sparse_sketch_with(const SparseSketch& s, const py::object& A, int64_t j0, const py::object& out, F&& sorted) {
-  const DeviceArray a = device_array(A, "A"), o = device_array(out, "out");
+// Where the entries of a sparse sketch come from: they are sorted for one product,
+struct Sorting {
+  int64_t j0;
+
+  template <class T>
+  int64_t window(const SparseSketch& s, const Matrix<const T>& A) const {
+    return window_rows(s, A);
+  }
+  SortedEntries by_rows(Call& call, const SparseSketch& s, int64_t count) const {
+    const SortedEntries to{call.memory<int64_t>(s.rows() + 1), call.memory<uint32_t>(count * s.count())};
+    sort_in(call, s, j0, count, to);
+    return to;
+  }
+  WindowEntries by_windows(Call& call, const SparseSketch& s, int64_t count, int64_t window) const {
+    const int64_t windows = divided_up(count, window);
+    const WindowEntries to{call.memory<uint16_t>(windows * window_stride(s)), call.memory<uint16_t>(windows * window * s.count())};
+    sort_in(call, s, j0, count, window, to);
+    return to;
+  }
+};
+
+// or have been sorted and are kept.
+struct Kept {
+  int64_t columns;  // of a window, 0 for lists by rows
+  py::object start, entries;
+
+  template <class T>
+  int64_t window(const SparseSketch& s, const Matrix<const T>& A) const {
+    RANDLA_REQUIRE(columns == 0 || takes_window(s, A, columns), "windows do not suit the matrix");
+    return columns;
+  }
+  SortedEntries by_rows(Call&, const SparseSketch& s, int64_t count) const {
+    return {elements<int64_t>(start, s.rows() + 1, "start"), elements<uint32_t>(entries, count * s.count(), "entries")};
+  }
+  WindowEntries by_windows(Call&, const SparseSketch& s, int64_t count, int64_t window) const {
+    const int64_t windows = divided_up(count, window);
+    return {elements<uint16_t>(start, windows * window_stride(s), "start"),
+            elements<uint16_t>(entries, windows * window * s.count(), "entries")};
+  }
+};
+
+void sort_entries_of(int family, int64_t d, int64_t m, int nnz, int first, uint64_t seed, int64_t j0, int64_t count,
+                     int64_t window, const py::object& start, const py::object& entries) {
+  const SparseSketch s = checked_sparse(family, d, m, nnz, first, seed);
+  require_rows(j0, count, m);
+  RANDLA_REQUIRE(window == 0 || can_be_window(s, window), "windows must be of whole packs and few entries");
+  const Kept to{window, start, entries};
+  Call call(device_array(start, "start"));
+  if (window > 0)
+    sort_in(call, s, j0, count, window, to.by_windows(call, s, count, window));
+  else
+    sort_in(call, s, j0, count, to.by_rows(call, s, count));
+}
+
+int64_t window_rows_of(int family, int64_t d, int64_t m, int nnz, int first, const py::object& A) {
+  const SparseSketch s = checked_sparse(family, d, m, nnz, first, 0);
+  const DeviceArray a = device_array(A, "A");
   Call call(a);
-  by_type(a, [&](auto t) {
-    using T = decltype(t);
-    const Matrix<const T> from = matrix_view<const T>(a);
-    const Matrix<T> to = output_view<T>(o, s.rows(), from.cols);
-    require_rows(j0, from.rows, s.m);
-    if (from.rows == 0 || from.cols == 0) return;
-    const SortedEntries entries = sorted(call, from.rows);
+  int64_t window = 0;
+  by_type(a.type, [&](auto t) { window = window_rows(s, matrix_view<const decltype(t)>(a)); });
+  return window;
+}
+
+// j0 is that of the entries, too.
+template <class Source>
+void sparse_sketch_with(const SparseSketch& s, const py::object& A, int64_t j0, const py::object& out, const Source& source) {
+  product_of(s.rows(), s.m, A, j0, out, [&](auto from, auto to, Call& call) {
+    using T = std::remove_pointer_t<decltype(to.data)>;
     T* const strip = call.memory<T>(from.rows * strip_columns(from));
-    py::gil_scoped_release release;
-    sorted_sketch<T>(s, entries, from, strip, to, call.stream());
+    if (const int64_t window = source.window(s, from)) {
+      const WindowEntries entries = source.by_windows(call, s, from.rows, window);
+      py::gil_scoped_release release;
+      window_sketch<T>(s, window, entries, from, strip, to, call.stream());
+    } else {
+      const SortedEntries entries = source.by_rows(call, s, from.rows);
+      py::gil_scoped_release release;
+      sorted_sketch<T>(s, entries, from, strip, to, call.stream());
+    }
   });
 }
 
-template <class F>
+template <class Source>
 void sparse_sketch_csr_with(const SparseSketch& s, const py::object& values, const py::object& indptr,
-                            const py::object& indices, int64_t cols, int64_t j0, const py::object& out, F&& sorted) {
+                            const py::object& indices, int64_t cols, int64_t j0, const py::object& out, const Source& source) {
   const DeviceArray o = device_array(out, "out");
   Call call(o);
-  by_type(o, [&](auto t) {
+  by_type(o.type, [&](auto t) {
     using T = decltype(t);
     const Csr<T> from = csr_view<T>(values, indptr, indices, cols);
     const Matrix<T> to = output_view<T>(o, s.rows(), cols);
     require_rows(j0, from.rows, s.m);
     if (from.rows == 0 || cols == 0) return;
-    const SortedEntries entries = sorted(call, from.rows);
+    const SortedEntries entries = source.by_rows(call, s, from.rows);
     py::gil_scoped_release release;
     sorted_sketch_csr<T>(s, entries, from, to, call.stream());
   });
 }
 
-auto sorting(const SparseSketch& s, int64_t j0) {
-  return [&s, j0](Call& call, int64_t rows) {
-    const SortedEntries entries{call.memory<int64_t>(s.rows() + 1), call.memory<uint32_t>(rows * s.count())};
-    sort_in(call, s, j0, rows, entries);
-    return entries;
-  };
-}
-
-auto kept(const SparseSketch& s, const py::object& start, const py::object& entries) {
-  return [&](Call&, int64_t rows) { return sorted_entries(s, rows, start, entries); };
-}
-
 void sparse_sketch_of(int family, int64_t d, int64_t m, int nnz, int first, uint64_t seed, const py::object& A, int64_t j0,
                       const py::object& out) {
-  const SparseSketch s = sparse(family, d, m, nnz, first, seed);
-  sparse_sketch_with(s, A, j0, out, sorting(s, j0));
+  sparse_sketch_with(checked_sparse(family, d, m, nnz, first, seed), A, j0, out, Sorting{j0});
 }
 
-void sorted_sketch_of(int family, int64_t d, int64_t m, int nnz, int first, const py::object& start, const py::object& entries,
-                      const py::object& A, const py::object& out) {
-  const SparseSketch s = sparse(family, d, m, nnz, first, 0);
-  sparse_sketch_with(s, A, 0, out, kept(s, start, entries));
+void sorted_sketch_of(int family, int64_t d, int64_t m, int nnz, int first, int64_t window, const py::object& start,
+                      const py::object& entries, const py::object& A, const py::object& out) {
+  sparse_sketch_with(checked_sparse(family, d, m, nnz, first, 0), A, 0, out, Kept{window, start, entries});
 }
 
 void sparse_sketch_csr_of(int family, int64_t d, int64_t m, int nnz, int first, uint64_t seed, const py::object& values,
                           const py::object& indptr, const py::object& indices, int64_t cols, int64_t j0,
                           const py::object& out) {
-  const SparseSketch s = sparse(family, d, m, nnz, first, seed);
-  sparse_sketch_csr_with(s, values, indptr, indices, cols, j0, out, sorting(s, j0));
+  const SparseSketch s = checked_sparse(family, d, m, nnz, first, seed);
+  sparse_sketch_csr_with(s, values, indptr, indices, cols, j0, out, Sorting{j0});
 }
 
 void sorted_sketch_csr_of(int family, int64_t d, int64_t m, int nnz, int first, const py::object& start,
                           const py::object& entries, const py::object& values, const py::object& indptr,
                           const py::object& indices, int64_t cols, const py::object& out) {
-  const SparseSketch s = sparse(family, d, m, nnz, first, 0);
-  sparse_sketch_csr_with(s, values, indptr, indices, cols, 0, out, kept(s, start, entries));
+  const SparseSketch s = checked_sparse(family, d, m, nnz, first, 0);
+  sparse_sketch_csr_with(s, values, indptr, indices, cols, 0, out, Kept{0, start, entries});
 }
 
 // f(Y, out, call) for a product with S', S (d, m).
@@ -174,7 +186,7 @@ template <class F>
 void adjoint_of(int64_t d, int64_t m, const py::object& Y, int64_t j0, const py::object& out, F&& f) {
   const DeviceArray y = device_array(Y, "Y"), o = device_array(out, "out");
   Call call(y);
-  by_type(y, [&](auto t) {
+  by_type(y.type, [&](auto t) {
     using T = decltype(t);
     const Matrix<const T> from = matrix_view<const T>(y);
     const Matrix<T> to = output_of_any_shape<T>(o);
@@ -185,7 +197,7 @@ void adjoint_of(int64_t d, int64_t m, const py::object& Y, int64_t j0, const py:
 
 void sparse_sketch_adjoint_of(int family, int64_t d, int64_t m, int nnz, int first, uint64_t seed, const py::object& Y,
                               int64_t j0, const py::object& out) {
-  const SparseSketch s = sparse(family, d, m, nnz, first, seed);
+  const SparseSketch s = checked_sparse(family, d, m, nnz, first, seed);
   adjoint_of(s.rows(), m, Y, j0, out, [&](auto from, auto to, Call& call) {
     py::gil_scoped_release release;
     sparse_sketch_adjoint(s, from, j0, to, call.stream());
@@ -194,16 +206,10 @@ void sparse_sketch_adjoint_of(int family, int64_t d, int64_t m, int nnz, int fir
 
 void block_srht_of(int64_t d, int64_t m, int block, uint64_t seed, const py::object& A, int64_t j0, int64_t k0, int64_t k1,
                    const py::object& out) {
-  const BlockSrht s = srht(d, m, block, seed);
+  const BlockSrht s = checked_srht(d, m, block, seed);
   RANDLA_REQUIRE(k0 == 0 && k1 == s.blocks(), "the device makes all output blocks");
-  const DeviceArray a = device_array(A, "A"), o = device_array(out, "out");
-  Call call(a);
-  by_type(a, [&](auto t) {
-    using T = decltype(t);
-    const Matrix<const T> from = matrix_view<const T>(a);
-    const Matrix<T> to = output_view<T>(o, d, from.cols);
-    require_rows(j0, from.rows, m);
-    if (from.rows == 0 || from.cols == 0) return;
+  product_of(d, m, A, j0, out, [&](auto from, auto to, Call& call) {
+    using T = std::remove_pointer_t<decltype(to.data)>;
     void* const tables = call.memory<char>(block_srht_table_bytes(s, j0, from.rows));
     T* const sums = call.memory<T>(block_srht_sums<T>(s, from, j0));
     py::gil_scoped_release release;
@@ -213,7 +219,7 @@ void block_srht_of(int64_t d, int64_t m, int block, uint64_t seed, const py::obj
 
 void block_srht_adjoint_of(int64_t d, int64_t m, int block, uint64_t seed, const py::object& Y, int64_t j0,
                            const py::object& out) {
-  const BlockSrht s = srht(d, m, block, seed);
+  const BlockSrht s = checked_srht(d, m, block, seed);
   adjoint_of(d, m, Y, j0, out, [&](auto from, auto to, Call& call) {
     void* const tables = call.memory<char>(block_srht_table_bytes(s, j0, to.rows));
     py::gil_scoped_release release;
@@ -223,16 +229,10 @@ void block_srht_adjoint_of(int64_t d, int64_t m, int block, uint64_t seed, const
 
 void srtt_of(int64_t d, int64_t m, int rounds, uint64_t seed, const py::object& kept, const py::object& A, int64_t j0,
              const py::object& out) {
-  const Srtt s = transform_of(d, m, rounds, seed);
-  const DeviceArray a = device_array(A, "A"), o = device_array(out, "out");
+  const Srtt s = checked_srtt(d, m, rounds, seed);
   const int64_t* const rows = elements<const int64_t>(kept, d, "kept");
-  Call call(a);
-  by_type(a, [&](auto t) {
-    using T = decltype(t);
-    const Matrix<const T> from = matrix_view<const T>(a);
-    const Matrix<T> to = output_view<T>(o, d, from.cols);
-    require_rows(j0, from.rows, m);
-    if (from.rows == 0 || from.cols == 0) return;
+  product_of(d, m, A, j0, out, [&](auto from, auto to, Call& call) {
+    using T = std::remove_pointer_t<decltype(to.data)>;
     T* const work = call.memory<T>(srtt_work<T>(s, from.cols));
     auto* const signs = call.memory<uint64_t>(srtt_sign_words(s));
     py::gil_scoped_release release;
@@ -242,7 +242,7 @@ void srtt_of(int64_t d, int64_t m, int rounds, uint64_t seed, const py::object& 
 
 void srtt_adjoint_of(int64_t d, int64_t m, int rounds, uint64_t seed, const py::object& kept, const py::object& Y, int64_t j0,
                      const py::object& out) {
-  const Srtt s = transform_of(d, m, rounds, seed);
+  const Srtt s = checked_srtt(d, m, rounds, seed);
   const int64_t* const rows = elements<const int64_t>(kept, d, "kept");
   adjoint_of(d, m, Y, j0, out, [&](auto from, auto to, Call& call) {
     using T = std::remove_pointer_t<decltype(to.data)>;
@@ -268,7 +268,7 @@ struct Entries {
 void gather_of(const Entries& entries, const py::object& A, const py::object& out) {
   const DeviceArray a = device_array(A, "A"), o = device_array(out, "out");
   Call call(a);
-  by_type(a, [&](auto t) {
+  by_type(a.type, [&](auto t) {
     using T = decltype(t);
     const Matrix<const T> from = matrix_view<const T>(a);
     const Matrix<T> to = output_of_any_shape<T>(o);
@@ -283,7 +283,7 @@ void gather_csr_of(const Entries& entries, const py::object& values, const py::o
                    int64_t cols, const py::object& out) {
   const DeviceArray o = device_array(out, "out");
   Call call(o);
-  by_type(o, [&](auto t) {
+  by_type(o.type, [&](auto t) {
     using T = decltype(t);
     const Csr<T> from = csr_view<T>(values, indptr, indices, cols);
     const Matrix<T> to = output_of_any_shape<T>(o);
@@ -302,7 +302,7 @@ void fwht_of(const py::object& from, const py::object& to, double scale) {
   const int64_t n = a.shape[1];
   RANDLA_REQUIRE(n > 0 && (n & (n - 1)) == 0, "n must be a power of two");
   Call call(a);
-  by_type(a, [&](auto t) {
+  by_type(a.type, [&](auto t) {
     using T = decltype(t);
     py::gil_scoped_release release;
     fwht<T>(static_cast<const T*>(a.data), static_cast<T*>(o.data), a.shape[0], n, a.shape[2], scale, call.stream());
@@ -322,10 +322,14 @@ void bind_sketches(py::module_& m) {
   m.def("sparse_sketch_adjoint", &sparse_sketch_adjoint_of, py::arg("family"), py::arg("d"), py::arg("m"), py::arg("nnz"),
         py::arg("first"), py::arg("seed"), py::arg("Y"), py::arg("j0"), py::arg("out"));
   m.def("sort_entries", &sort_entries_of, py::arg("family"), py::arg("d"), py::arg("m"), py::arg("nnz"), py::arg("first"),
-        py::arg("seed"), py::arg("j0"), py::arg("count"), py::arg("start"), py::arg("entries"),
-        "Fills start (rows + 1), int64, and entries (count (nnz - first)), uint32, for columns j0 .. j0 + count - 1.");
+        py::arg("seed"), py::arg("j0"), py::arg("count"), py::arg("window"), py::arg("start"), py::arg("entries"),
+        "Fills start (rows + 1), int64, and entries (count (nnz - first)), uint32, for columns j0 .. j0 + count - 1; by windows of "
+        "as many columns start (windows, (rows + 8) // 8 * 8) and entries (windows, window (nnz - first)), both uint16.");
+  m.def("window_rows", &window_rows_of, py::arg("family"), py::arg("d"), py::arg("m"), py::arg("nnz"), py::arg("first"),
+        py::arg("A"), "The windows by which entries should be sorted for a dense A, 0 for none.");
   m.def("sorted_sketch", &sorted_sketch_of, py::arg("family"), py::arg("d"), py::arg("m"), py::arg("nnz"), py::arg("first"),
-        py::arg("start"), py::arg("entries"), py::arg("A"), py::arg("out"), "sparse_sketch for entries that have been sorted.");
+        py::arg("window"), py::arg("start"), py::arg("entries"), py::arg("A"), py::arg("out"),
+        "sparse_sketch for entries that have been sorted.");
   m.def("sorted_sketch_csr", &sorted_sketch_csr_of, py::arg("family"), py::arg("d"), py::arg("m"), py::arg("nnz"),
         py::arg("first"), py::arg("start"), py::arg("entries"), py::arg("values"), py::arg("indptr"), py::arg("indices"),
         py::arg("cols"), py::arg("out"));

@@ -58,8 +58,9 @@ struct ChainRun {
 
 // How a thread block's tile of a run looks: 16-byte packs of a row, blocks of rows, neighbours.
 struct ChainTile {
-  int packs, together, neighbours;
+  int packs, together, neighbours;  // packs: a power of two or three times one
   int64_t bytes;  // of shared memory
+  bool alone;     // on its multiprocessor
 };
 
 struct StageShape {

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kBetweenRuns = 16 << 20;     // bytes between two runs: what stays in L2 while both are at work
 constexpr int64_t kKept = 64 << 20;            // bytes that gradients keep of all stages
 constexpr int64_t kColumnsTogether = 128;      // chunks of the batch are multiples, whatever the type
-constexpr int64_t kSliceColumns = 512, kMostSlices = 32, kManyThreads = 76 << 10;
+constexpr int64_t kSliceColumns = 512, kMostSlices = 32;
 
 inline int64_t whole_numbers(int64_t n, int64_t by) { return divided_up(n, by) * by; }
 
@@ -56,7 +56,7 @@ struct ChainCall {
     const bool strided = run.stride > 1 && (by_rows(X) || by_rows(Y));
     const ChainTile tile = tile_run(run, sizeof(T), P, X.cols, strided ? 32 / kBytes : 1);
     constexpr int few = (Pairs || sizeof(T) == 8) && kTwoStages<T, Pairs> ? 128 : 192;  // what the registers hold twice
-    if (tile.bytes > kManyThreads)
+    if (tile.alone)
       tiles<2 * few, 1>(run, tile, in, out, X, Y, keep, keep_stride);
     else
       tiles<few, 2>(run, tile, in, out, X, Y, keep, keep_stride);
@@ -115,7 +115,8 @@ struct ChainCall {
     k.in = turns(X, k.units[0].rows_in, in);
     k.out = turns(Y, k.units[k.count - 1].rows_out, out);
     k.all = k.count + (k.in == Way::kPacks ? 0 : 1) + (k.out == Way::kPacks ? 0 : 1);
-    while (1 << k.packs_bits < tile.packs) ++k.packs_bits;
+    k.packs = tile.packs, k.three = tile.packs % 3 == 0;
+    while ((k.three ? 3 : 1) << k.packs_bits < tile.packs) ++k.packs_bits;
     k.columns_first = k.in != Way::kTurned;
     k.together = tile.together, k.neighbours = tile.neighbours;
     k.blocks = static_cast<int>(run.blocks), k.stride = static_cast<int>(run.stride);
@@ -125,7 +126,6 @@ struct ChainCall {
     k.row_tiles = k.neighbour_tiles * divided_up(run.blocks, tile.together);
     k.keep_stride = keep_stride;
     k.X = X, k.Y = Y;
-    RANDLA_REQUIRE(k.column_tiles * k.row_tiles <= INT32_MAX, "too many tiles for one launch");
     launch(k, {k.column_tiles * k.row_tiles, 1, K::shared_bytes(tile.bytes)}, stream);
   }
 
@@ -151,7 +151,6 @@ struct ChainCall {
     k.packs_across = across(Y);
     k.packs_down = Near == 1 && s.d == 1 && by_rows(Y) && down(Y) && s.b % V == 0;
     const int64_t count = k.row_tiles * k.column_tiles * k.near_tiles * s.a;
-    RANDLA_REQUIRE(count <= INT32_MAX, "too many tiles for one launch");
     launch(k, {count, 1, K::shared_bytes()}, stream);
   }
 };

@@ -27,6 +27,7 @@ struct BlockTile {
   // Numbers that a thread loads.
   static constexpr int kTop = kDepth * Rows * Near / kThreads, kSide = kDepth * kColumns * Near / kThreads;
   static constexpr int kTopStep = Rows + V, kSideStep = kColumns + V;  // numbers, whole packs
+  // Who is still in phase 1 reads a half of shared memory that nobody writes before the barrier of the next step.
   static constexpr bool free(int phase) { return phase == 1; }
   using Row = Pack<T, N>;
   static_assert(kDepth * Rows * Near % kThreads == 0 && kDepth * kColumns * Near % kThreads == 0, "threads load as much each");
@@ -149,7 +150,7 @@ struct BlockTile {
   RANDLA_HD void phase(const Lane& lane, State& s, Step step) const {
     const int64_t half = step.index & 1;
     if constexpr (Phase == 0) {
-const Cell t = top_cell(lane.thread);
+      const Cell t = top_cell(lane.thread);
 #pragma unroll
       for (int m = 0; m < kTop; ++m) {
         const Cell add = top_cell(m * kThreads);

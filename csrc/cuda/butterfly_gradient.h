@@ -24,7 +24,7 @@ struct SliceGradient {
   static constexpr int kThreads = 256, kTeam = kWarp, kPhases = 2, kBlocks = 2;
   static constexpr int P = Pairs ? 2 : 1, N = kPack<T>, V = N / P;
   static constexpr int dealt(int phase) { return phase == 0 ? 16 * P : 0; }
-  static constexpr bool free(int phase) { return phase == 1; }
+  static constexpr bool free(int phase) { return phase == 1; }  // of the only step: nothing follows
   struct State {
     T sum[16 * P];
   };

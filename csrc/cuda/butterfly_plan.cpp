@@ -11,13 +11,18 @@ namespace randla::cuda {
 namespace {
 
 constexpr int64_t kGoodShared = 64 << 10;  // bytes of a tile, of which several fit a multiprocessor
-constexpr int kWidestRow = 32;                                      // packs
+// Packs of a row of a tile. Threes between the powers of two come closer to what two blocks on a multiprocessor, or one, may
+// have: 96 and 192 KB for rows of 1024 and 2048 numbers.
+constexpr int kWidths[] = {32, 24, 16, 12, 8, 6, 4, 3, 2, 1}, kWidthCount = 10;
 constexpr double kCache = 0.72;  // time of a byte between L2 and a multiprocessor where one of the memory takes 1
 
-// Bytes of a tile on the current device, beside what a kernel has of its own.
-int64_t most_shared() {
-  return static_cast<int64_t>(shared_memory()) - 1024;
-}
+constexpr int64_t kTaken = 1024;  // bytes of shared memory that every block costs beside its tile, on any device
+
+// Bytes of a tile on the current device.
+int64_t most_shared() { return static_cast<int64_t>(shared_limit()) - kTaken; }
+
+// Blocks that a multiprocessor has shared memory for.
+int64_t sharing(int64_t bytes, int64_t most) { return (most + 2 * kTaken) / (bytes + kTaken + 64); }
 
 // Time of a run over that of copying its rows in memory. The numbers of the stages come from L2 for every tile; in a chain of
 // several runs rows come from there too.
@@ -27,15 +32,15 @@ double cost_of(const ChainRun& run, int size, int64_t packs, int64_t neighbours,
   const int64_t bytes = run.rows * neighbours * packs * 16 * run.sides;
   if (bytes > most) return std::numeric_limits<double>::infinity();
   const double through = kCache * (1 + numbers / (2 * rows));
-  const int64_t sharing = (228 << 10) / (bytes + 1024);
-  const double idle = sharing > 2 ? 1 : sharing > 1 ? 1.05 : 1.2;      // less loading while others add
-  const double pieces = packs > 2 ? 1 : packs > 1 ? 1.1 : 1.6;  // parts of what the memory gives at once
+  const int64_t blocks = sharing(bytes, most);
+  const double idle = blocks > 2 ? 1 : blocks > 1 ? 1.05 : 1.2;                       // less loading while others add
+  const double pieces = packs > 3 ? 1 : packs > 2 ? 1.2 : packs > 1 ? 1.1 : 1.6;  // parts of what the memory gives at once
   return (alone ? std::max(1.0, through) : through) * idle * pieces;
 }
 
 double best_cost(const ChainRun& run, int size, bool alone, int64_t most) {
   double best = std::numeric_limits<double>::infinity();
-  for (int64_t packs = kWidestRow; packs > 0; packs /= 2) best = std::min(best, cost_of(run, size, packs, 1, alone, most));
+  for (const int packs : kWidths) best = std::min(best, cost_of(run, size, packs, 1, alone, most));
   return best;
 }
 
@@ -90,12 +95,14 @@ ChainTile tile_run(const ChainRun& run, int size, int P, int64_t batch, int64_t 
   while (neighbours > 1 && run.rows * neighbours * 16 * run.sides > most) neighbours /= 2;
   int64_t packs = 1;
   double best = std::numeric_limits<double>::infinity();
-  for (int64_t wide = kWidestRow; wide > 0; wide /= 2) {
-    if (wide > 1 && wide / 2 * across >= batch) continue;
+  for (int k = 0; k < kWidthCount; ++k) {
+    const int64_t wide = kWidths[k];
+    if (wide > 1 && kWidths[k + 1] * across >= batch) continue;
     const double cost = cost_of(run, size, wide, neighbours, true, most);
     if (cost < best) best = cost, packs = wide;
   }
-  const auto fit = [&] { return std::max<int64_t>(1, kGoodShared / (run.rows * packs * 16 * run.sides)); };
+  const int64_t good = std::min(kGoodShared, most / 2 - kTaken);
+  const auto fit = [&] { return std::max<int64_t>(1, good / (run.rows * packs * 16 * run.sides)); };
   int64_t near = neighbours, together = 1;
   const auto grow = [&] {
     const int64_t some = std::min(run.stride, fit());
@@ -113,13 +120,13 @@ ChainTile tile_run(const ChainRun& run, int size, int P, int64_t batch, int64_t 
     else if (near > neighbours)
       near = std::max(neighbours, near / 2 / neighbours * neighbours);
     else if (packs > 2)
-      packs /= 2;
+      packs = packs % 3 == 0 ? packs / 3 * 2 : packs / 2;
     else
       break;
   }
   // Whole lines of 128 bytes, within which packs change places.
   const int64_t bytes = divided_up(run.rows * near * together * packs, 8) * 128 * run.sides;
-  return {static_cast<int>(packs), static_cast<int>(together), static_cast<int>(near), bytes};
+  return {static_cast<int>(packs), static_cast<int>(together), static_cast<int>(near), bytes, sharing(bytes, most) < 2};
 }
 
 }  // namespace randla::cuda

@@ -7,7 +7,13 @@
 // ones store to it. The numbers of a block are then used for 16 bytes of columns: 16 fused products of float32 for a load of 16
 // bytes, which neighbouring threads share. For 32 float32 and n = 1024: 20 instructions for products, 5 loads of numbers, some
 // 12 for places and 4 accesses of shared memory, 10 clocks of issue and at most 12 of the pipe to memory, where the memory
-// takes 15.5; L2 gives two thirds of a byte for the numbers for every byte of X and Y.
+// takes 15.5; L2 gives two fifths of a byte for the numbers for every byte of X and Y.
+//
+// By this arithmetic, over the time to copy the batch on an H200 (not measured): float32 n = 512 1.0, 1024 1.07 (tiles of 96 KB,
+// two on a multiprocessor), 2048 1.26 (192 KB, one), 4096 1.5 in two runs through L2, up to 1.8 with their launches on chunks of
+// 16 MB; float64 n = 512 1.05, 1024 1.22, 2048 and 4096 1.6 to 1.9. In one run of 4096 the 393 KB of numbers for each tile would
+// cost L2 more than the rows do (1.46 with tiles of 192 KB, of which each row then has 48 bytes); only multiprocessors that share
+// a tile, a cluster of four by 1.1, would make it less.
 //
 // 64 registers of rows and 36 for what becomes of them leave room for 12 warps on a multiprocessor: what an item needs to know
 // is read where it is needed rather than kept. Vectors that are contiguous themselves (batch first) are turned on their way to
@@ -69,7 +75,7 @@ static RANDLA_HD void store_whole(double* to, const Pack<double, 2>& x) {
 template <class T, bool Pairs, int Threads, int Blocks>
 struct RunTile {
   static constexpr int kThreads = Threads, kPhases = 2, kOpening = 1, kBlocks = Blocks;
-  static constexpr bool free(int phase) { return phase == 1; }
+  static constexpr bool free(int phase) { return phase == 1; }  // it is empty: one barrier between units
   static constexpr int P = Pairs ? 2 : 1, N = kPack<T>, V = N / P;  // reals of a number, of a pack, numbers of a pack
   using Row = Pack<T, N>;
 
@@ -84,7 +90,8 @@ struct RunTile {
 
   ChainUnit<T> units[kMostStages];
   int count, all;  // units; steps, with those that only load or store
-  int packs_bits;
+  int packs, packs_bits;  // of a row of the tile: 2^packs_bits of them, or three times as many
+  bool three;
   int out_side;  // where rows are after the last unit; the second side lies behind the first
   Way in, out;
   bool columns_first;  // neighbouring blocks of threads take neighbouring columns
@@ -108,7 +115,7 @@ struct RunTile {
     const uint32_t tiles = static_cast<uint32_t>(columns_first ? column_tiles : row_tiles), low = id % tiles, high = id / tiles;
     const uint32_t column = columns_first ? low : high, row = columns_first ? high : low;
     const auto near_tiles = static_cast<uint32_t>(neighbour_tiles);
-    s.pack = static_cast<int>(column << packs_bits);
+    s.pack = static_cast<int>(column) * packs;
     s.block = static_cast<int>(row / near_tiles) * together;
     s.neighbour = static_cast<int>(row % near_tiles) * neighbours;
     s.together = blocks - s.block < together ? blocks - s.block : together;
@@ -146,9 +153,20 @@ struct RunTile {
     }
   }
 
+  // Neighbouring items are the packs of one row.
+  struct Item {
+    uint32_t number;
+    int pack;
+  };
+  RANDLA_HD Item item_of(int id) const {
+    const uint32_t high = static_cast<uint32_t>(id) >> packs_bits, low = static_cast<uint32_t>(id) & ((1u << packs_bits) - 1);
+    const uint32_t number = three ? high / 3 : high;
+    return {number, static_cast<int>((high - number * (three ? 3 : 1)) << packs_bits | low)};
+  }
+
   // Packs of rows that are `packs` long lie in such places that neighbouring items, of rows far apart, are in different banks.
-  RANDLA_HD Row* place(const Lane& lane, int side, int row, int u) const {
-    int at = row << packs_bits | u;
+  RANDLA_HD Row* place(const Lane& lane, int side, int row, int u) const { return place(lane, side, row * packs + u); }
+  RANDLA_HD Row* place(const Lane& lane, int side, int at) const {
     if (packs_bits < 3) {
       const int lines = 3 - packs_bits;  // log2 of the rows in 128 bytes
       int f = at >> 3;
@@ -202,43 +220,40 @@ struct RunTile {
   // A stage with blocks of A rows and one with blocks of B, whose rows are different digits of the number of a row.
   template <int A, int B>
   RANDLA_HD void mix(const Lane& lane, const Tile& s, int q, bool comes, bool goes) const {
-    const int packs = 1 << packs_bits;
 #pragma unroll 1
     for (int round = 0; round < units[made_again(q)].items; round += kThreads) {
       const int id = round + lane.thread;
       // An item is most of what a thread does: what it is told of the unit is read where it is needed, for want of registers.
       const ChainUnit<T>& u = units[made_again(q)];
-      if (id >> packs_bits >= static_cast<int>(u.rows_in) * s.near * s.together / (A * B)) continue;
+      const uint32_t item = item_of(id).number;
+      if (item >= static_cast<uint32_t>(static_cast<int>(u.rows_in) * s.near * s.together / (A * B))) continue;
       const int da = static_cast<int>(u.apart_first) * s.near, db = B > 1 ? static_cast<int>(u.apart_second) * s.near : 0;
       const bool up = B == 1 || db > da;  // the first stage has the lower digit
       const auto low = static_cast<uint32_t>(up ? da : db), low_span = low * (up ? A : B);
       const uint32_t high = up ? db : da, between = B > 1 ? high / low_span : 1;
       const int high_span = static_cast<int>(high) * (up ? B : A);
-      const int column_pack = id & (packs - 1);
-      const uint32_t item = static_cast<uint32_t>(id) >> packs_bits, lo = item % low, rest = item / low;
+      const uint32_t lo = item % low, rest = item / low;
       uint32_t mid = 0, hi = rest;
       if constexpr (B > 1) mid = rest % between, hi = rest / between;
       const int base = static_cast<int>((B > 1 ? hi * static_cast<uint32_t>(high_span) + mid * low_span : hi * low_span) + lo);
       const uint32_t g_low = (B > 1 ? hi * between * (up ? B : A) + mid : hi) * low + lo;
       const uint32_t g_high = hi * high + mid * low_span + lo;
       Row x[B][A];
+      const int column_pack = item_of(made_again(id)).pack;
       const int64_t column = s.column() + column_pack * V;
+      if (column >= X.cols) continue;  // nor does any other unit take what is beyond the batch
       if (comes) {
         const int64_t step_a = u.apart_first * stride * X.row_stride, step_b = u.apart_second * stride * X.row_stride;
         const T* const from = X.data + matrix_row(s, u.rows_in, base) * X.row_stride + column * P;
-        const bool here = column < X.cols;
 #pragma unroll
         for (int kb = 0; kb < B; ++kb)
 #pragma unroll
-          for (int ka = 0; ka < A; ++ka) {
-            x[kb][ka] = {};
-            if (here) x[kb][ka] = load_pack<T, N>(from + ka * step_a + kb * step_b);
-          }
+          for (int ka = 0; ka < A; ++ka) x[kb][ka] = load_pack<T, N>(from + ka * step_a + kb * step_b);
       } else {
 #pragma unroll
         for (int kb = 0; kb < B; ++kb)
 #pragma unroll
-          for (int ka = 0; ka < A; ++ka) x[kb][ka] = *place(lane, u.side, base + ka * da + kb * db, column_pack);
+          for (int ka = 0; ka < A; ++ka) x[kb][ka] = *place(lane, u.side, base * packs + column_pack + (ka * da + kb * db) * packs);
       }
       // Digits move a block's number by as many blocks as there are below them.
       {
@@ -254,17 +269,19 @@ struct RunTile {
         }
       }
       const ChainUnit<T>& v = units[made_again(q)];
-      const int again = made_again(base), pack = (round + lane.thread) & (packs - 1);
-      const int next_a = static_cast<int>(v.apart_first) * s.near;
-      const int next_b = B > 1 ? static_cast<int>(v.apart_second) * s.near : 0;
+      const int again = made_again(base), pack = item_of(made_again(round + lane.thread)).pack;
+      const int next_a = static_cast<int>(v.apart_first) * s.near * packs, place_of_first = again * packs + pack;
+      const int next_b = B > 1 ? static_cast<int>(v.apart_second) * s.near * packs : 0;
       const int64_t row = goes || v.keep ? matrix_row(s, v.rows_out, again) : 0, stride_of_rows = stride;
       const int64_t to_column = s.column() + pack * V;
+      T* const to = goes ? Y.data + row * Y.row_stride + to_column * P : nullptr;
+      T* const kept = B == 1 && v.keep ? v.keep + row * keep_stride + to_column * P : nullptr;
       const auto leave = [&](int ka, int kb) {
         if (goes)
-          put(Y.data, Y.row_stride, row + (ka * v.apart_first + kb * v.apart_second) * stride_of_rows, to_column, x[kb][ka]);
+          store_whole(to + (ka * v.apart_first + kb * v.apart_second) * stride_of_rows * Y.row_stride, x[kb][ka]);
         else
-          *place(lane, v.side, again + ka * next_a + kb * next_b, pack) = x[kb][ka];
-        if (B == 1 && v.keep) put(v.keep, keep_stride, row + ka * v.apart_first * stride_of_rows, to_column, x[kb][ka]);
+          *place(lane, v.side, place_of_first + ka * next_a + kb * next_b) = x[kb][ka];
+        if (B == 1 && kept != nullptr) store_whole(kept + ka * v.apart_first * stride_of_rows * keep_stride, x[kb][ka]);
       };
       const uint32_t g = B > 1 ? group(s, v.each_second, up ? g_high : g_low) : 0;
       const auto step = static_cast<uint32_t>((up ? v.apart_first : v.apart_first / B) * stride);
@@ -282,22 +299,18 @@ struct RunTile {
     }
   }
 
-  RANDLA_HD void put(T* data, int64_t row_stride, int64_t row, int64_t column, const Row& x) const {
-    if (column < X.cols) store_whole(data + row * row_stride + column * P, x);
-  }
-
   // Any small blocks, B rows at a time.
   template <int B>
   RANDLA_HD void any(const Lane& lane, const Tile& s, int unit, bool comes, bool goes) const {
     const ChainUnit<T>& u = units[unit];
     const int to = u.b == u.c ? u.side : u.side ^ 1;
-    const int d = static_cast<int>(u.apart_first) * s.near, packs = 1 << packs_bits;
-    const int items = static_cast<int>(u.rows_in) * s.near * s.together / u.c << packs_bits;
+    const int d = static_cast<int>(u.apart_first) * s.near;
+    const int items = static_cast<int>(u.rows_in) * s.near * s.together / u.c * packs;
     for (int id = lane.thread; id < items; id += kThreads) {
-      const int column_pack = id & (packs - 1), number = id >> packs_bits;
-      const int lo = static_cast<int>(static_cast<uint32_t>(number) % static_cast<uint32_t>(d));
-      const int i = static_cast<int>(static_cast<uint32_t>(number) / static_cast<uint32_t>(d));
+      const auto [number, column_pack] = item_of(id);
+      const int lo = static_cast<int>(number % static_cast<uint32_t>(d)), i = static_cast<int>(number / static_cast<uint32_t>(d));
       const int64_t column = s.column() + column_pack * V, apart = u.apart_first * stride;
+      if (column >= X.cols) continue;
       Row x[kSmallBlock];
       const int base_in = i * u.c * d + lo, base_out = i * u.b * d + lo;
       const int64_t first_in = matrix_row(s, u.rows_in, base_in), first_out = matrix_row(s, u.rows_out, base_out);
@@ -307,10 +320,10 @@ struct RunTile {
         if (k >= u.c) continue;
         if (!comes)
           x[k] = *place(lane, u.side, base_in + k * d, column_pack);
-        else if (column < X.cols)
+        else
           x[k] = load_pack<T, N>(X.data + (first_in + k * apart) * X.row_stride + column * P);
       }
-      const uint32_t g = group(s, u.each_first, static_cast<uint32_t>(number));
+      const uint32_t g = group(s, u.each_first, number);
       for (int j0 = 0; j0 < u.b; j0 += B) {
         Row y[B];
         const T* values = u.first + static_cast<int64_t>(j0) * u.c * u.groups_first * P;
@@ -326,8 +339,8 @@ struct RunTile {
         for (int j = 0; j < B; ++j) {
           if (j0 + j >= u.b) continue;
           const int64_t row = first_out + (j0 + j) * apart;
-          if (goes && column < X.cols) store_whole(Y.data + row * Y.row_stride + column * P, y[j]);
-          if (u.keep && column < X.cols) store_whole(u.keep + row * keep_stride + column * P, y[j]);
+          if (goes) store_whole(Y.data + row * Y.row_stride + column * P, y[j]);
+          if (u.keep) store_whole(u.keep + row * keep_stride + column * P, y[j]);
           if (!goes) *place(lane, to, base_out + (j0 + j) * d, column_pack) = y[j];
         }
       }
@@ -340,7 +353,7 @@ struct RunTile {
   template <class F>
   RANDLA_HD void each_turned(const Lane& lane, const Tile& s, int64_t each, F&& f) const {
     const int beside = turned_columns(), parts = static_cast<int>(each) * s.near * s.together / V;
-    const int items = parts * (V << packs_bits);
+    const int items = parts * V * packs;
     constexpr int kAtOnce = 4;
     for (int first = lane.thread; first < items; first += kThreads * kAtOnce) f(first, items, beside, parts);
   }
@@ -403,7 +416,7 @@ struct RunTile {
 
   RANDLA_HD void load_numbers(const Lane& lane, const Tile& s) const {
     const int64_t each = units[0].rows_in;
-    const int some = static_cast<int>(each) * s.near * s.together, width = V << packs_bits, items = some * width;
+    const int some = static_cast<int>(each) * s.near * s.together, width = V * packs, items = some * width;
     const bool down = by_rows(X);
     for (int first = lane.thread; first < items; first += kThreads * 4) {
       T v[4][P];
@@ -429,7 +442,7 @@ struct RunTile {
   RANDLA_HD void store_numbers(const Lane& lane, const Tile& s) const {
     const int side = out_side;
     const int64_t each = units[count - 1].rows_out;
-    const int some = static_cast<int>(each) * s.near * s.together, width = V << packs_bits;
+    const int some = static_cast<int>(each) * s.near * s.together, width = V * packs;
     const bool down = by_rows(Y);
     for (int id = lane.thread; id < some * width; id += kThreads) {
       const int row = down ? id % some : id / width, column = down ? id / some : id % width;

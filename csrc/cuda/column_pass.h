@@ -21,7 +21,7 @@ struct ColumnPass {
   static constexpr int L = kPack<T>, G = Threads / Apart;  // numbers of a pack, threads of a row, each with C columns
   static constexpr int kRows = Apart * L, kColumns = C * G;
   static constexpr int dealt(int phase) { return phase == 0 ? L : 0; }
-  static constexpr bool free(int phase) { return phase == 2; }
+  static constexpr bool free(int phase) { return phase == 2; }  // the next step writes what it reads after it has waited to deal
   static_assert(kRows <= Threads, "a thread has at most one margin");
 
   struct State {

@@ -96,6 +96,7 @@ void gather_rows(const Source& source, Matrix<const T> A, Matrix<T> out, Stream 
 // the places of the following ones, and added one after another.
 template <class T, class Index, class Source>
 struct GatherCsr {
+  // Barriers of a block of one warp are __syncwarp, which orders memory of the device for its threads too.
   static constexpr int kThreads = kWarp, kTogether = 8, kPhases = 2 + kTogether, kOpening = 1, kClosing = 1;
   static constexpr int64_t kShared = 16384;
   struct Place {

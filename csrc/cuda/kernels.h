@@ -46,6 +46,31 @@ void sorted_sketch(const SparseSketch& s, SortedEntries entries, Matrix<const T>
 // The columns of a row of A must be distinct.
 template <class T>
 void sorted_sketch_csr(const SparseSketch& s, SortedEntries entries, Csr<T> A, Matrix<T> out, Stream stream);
+
+// The same by windows of columns, for a dense matrix that is then read once for all its entries: those of row i of window w are
+// start[w window_stride + i] .. start[w window_stride + i + 1] - 1 behind entry w window count, in ascending order of columns, each
+// 2 (column within the window) + sign bit. Memory for the entries of whole windows.
+struct WindowEntries {
+  uint16_t *start, *entries;
+};
+
+// An offset among the entries of a window takes 16 bits.
+constexpr int64_t kWindowEntries = 8192, kLongestWindow = 1024;
+inline bool can_be_window(const SparseSketch& s, int64_t columns) {
+  return columns > 0 && columns % 8 == 0 && columns <= kLongestWindow && columns * s.count() <= kWindowEntries;
+}
+int64_t window_stride(const SparseSketch& s);
+// Columns of a window that is right for A, 0 where its rows are better taken by rows of S. The device decides, not the numbers.
+template <class T>
+int64_t window_rows(const SparseSketch& s, Matrix<const T> A);
+template <class T>
+bool takes_window(const SparseSketch& s, Matrix<const T> A, int64_t window);
+int64_t sort_windows_bytes(const SparseSketch& s, int64_t count, int64_t window);
+void sort_windows(const SparseSketch& s, int64_t j0, int64_t count, int64_t window, WindowEntries to, void* memory, Stream stream);
+template <class T>
+void window_sketch(const SparseSketch& s, int64_t window, WindowEntries entries, Matrix<const T> A, T* strip, Matrix<T> out,
+                   Stream stream);
+
 template <class T>
 void sparse_sketch_adjoint(const SparseSketch& s, Matrix<const T> Y, int64_t j0, Matrix<T> out, Stream stream);
 
@@ -54,6 +79,10 @@ template <class T>
 void gather(const EntryList& s, Matrix<const T> A, Matrix<T> out, Stream stream);
 template <class T>
 void gather_csr(const EntryList& s, Csr<T> A, Matrix<T> out, Stream stream);
+
+// out = A X; rows of out are contiguous.
+template <class T>
+void csr_product(Csr<T> A, Matrix<const T> X, Matrix<T> out, Stream stream);
 
 // to = scale * H along the middle axis of `from`, both (outer, n, inner) and contiguous; n is a power of two, to may be from.
 template <class T>
@@ -118,6 +147,9 @@ void glm_csr(const CsrPair<T>& A, const RowChoice& rows, const Loss& loss, int64
 // out[i] = || root_i y_i diag(scale) ||^2; scale (n) and roots (m) may be null.
 template <class T>
 void row_squares(Matrix<const T> Y, const double* scale, const double* roots, double* out, Stream stream);
+
+// out[i] is the uniform number of the word U0 of philox(lo(first + i), hi(first + i), sub, numbers), a multiple of 2^-53 in [0, 1).
+void uniform(int64_t first, uint32_t sub, uint32_t numbers, uint64_t seed, int64_t count, double* out, Stream stream);
 
 // Y = K X for a chain of Kronecker-sparse matrices of real numbers or of pairs; X and Y are apart, `work` holds butterfly_work numbers.
 template <class T>

@@ -40,6 +40,7 @@ struct RowPass {
   static constexpr int X = kPack<V>;
   static constexpr int kTeams = kThreads / Team, kWidth = kKeep ? Team * Columns : 1;
   static constexpr int dealt(int phase) { return phase == 0 ? N : 0; }
+  // The last phase reads multipliers and rows: the next step writes multipliers after it has waited to deal, rows in turns.
   static constexpr bool free(int phase) { return phase == kPhases - 1; }
   static_assert(Columns % (L > X ? L : X) == 0 && (N & (N - 1)) == 0 && R <= Team, "rows in whole packs, sums a power of two");
 

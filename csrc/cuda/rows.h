@@ -24,6 +24,7 @@ static RANDLA_HD void load_pack(const T* from, T (&to)[kPack<T>]) {
   const int4 bits = __ldcs(reinterpret_cast<const int4*>(from));
   memcpy(to, &bits, 16);
 #else
+  require_aligned(from, 16);
   for (int e = 0; e < kPack<T>; ++e) to[e] = from[e];
 #endif
 }
@@ -40,6 +41,7 @@ static RANDLA_HD void load_shared(const V* from, V (&to)[kPack<V>]) {
   const int4 bits = *reinterpret_cast<const int4*>(from);
   memcpy(to, &bits, 16);
 #else
+  require_aligned(from, 16);
   for (int e = 0; e < kPack<V>; ++e) to[e] = from[e];
 #endif
 }

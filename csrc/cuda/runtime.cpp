@@ -1,32 +1,16 @@
+#ifndef RANDLA_EMULATED
+
 #include "cuda/runtime.h"
-
-#include <stdexcept>
-
-#ifdef RANDLA_EMULATED
-
-namespace randla::cuda {
-
-int device_count() { return 1; }
-int device_of(const void*) { return 0; }
-std::string runtime_version() { return "emulated"; }
-OnDevice::OnDevice(int) {}
-OnDevice::~OnDevice() {}
-int multiprocessors() { return 3; }
-std::size_t shared_memory() { return 227 << 10; }
-std::size_t shared_limit() { return 227 << 10; }
-void allow_shared(const void*, std::size_t) {}
-void check_launch() {}
-
-}  // namespace randla::cuda
-
-#else
 
 #include <cuda_runtime_api.h>
 
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <stdexcept>
 #include <utility>
+
+#include "common/require.h"
 
 namespace randla::cuda {
 namespace {
@@ -34,14 +18,15 @@ namespace {
 constexpr std::size_t kSharedWithoutAsking = 48 << 10;
 
 void require(cudaError_t error, const char* what) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch would report it again
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
 }
 
-int current() {
-  int device = 0;
-  require(cudaGetDevice(&device), "CUDA device");
-  return device;
+int attribute(cudaDeviceAttr which) {
+  int value = 0;
+  require(cudaDeviceGetAttribute(&value, which, current_device()), "CUDA device");
+  return value;
 }
 
 }  // namespace
@@ -49,7 +34,7 @@ int current() {
 int device_count() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) cudaGetLastError();  // or the next launch would report it
+  if (error != cudaSuccess) cudaGetLastError();  // not an error of the next launch
   return error == cudaSuccess ? count : 0;
 }
 
@@ -65,42 +50,24 @@ std::string runtime_version() {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-OnDevice::OnDevice(int device) {
-  const int now = current();
-  if (now == device) return;
-  require(cudaSetDevice(device), "CUDA device");
-  before_ = now;
+int current_device() {
+  int device = 0;
+  require(cudaGetDevice(&device), "CUDA device");
+  return device;
 }
 
-OnDevice::~OnDevice() {
-  if (before_ >= 0) cudaSetDevice(before_);
-}
+int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 
-int multiprocessors() {
-  int count = 0;
-  require(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current()), "CUDA device");
-  return count;
-}
+std::size_t shared_limit() { return static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)); }
 
-std::size_t shared_limit() {
-  int bytes = 0;
-  require(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current()), "CUDA device");
-  return static_cast<std::size_t>(bytes);
-}
-
-std::size_t shared_memory() {
-  int bytes = 0;
-  require(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current()), "CUDA device");
-  return static_cast<std::size_t>(bytes);
-}
-
-void allow_shared(const void* kernel, std::size_t bytes) {
-  if (bytes <= kSharedWithoutAsking) return;
+void allow_shared(const void* kernel, std::size_t bytes, std::size_t own) {
+  if (bytes + own <= kSharedWithoutAsking) return;
   static std::mutex mutex;
   static std::map<std::pair<const void*, int>, std::size_t> allowed;
   const std::lock_guard<std::mutex> lock(mutex);
-  std::size_t& most = allowed[{kernel, current()}];
+  std::size_t& most = allowed[{kernel, current_device()}];
   if (most >= bytes) return;
+  RANDLA_REQUIRE(bytes + own <= shared_limit(), "more shared memory than the device has");
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "shared memory");
   most = bytes;
 }

@@ -13,24 +13,13 @@ int device_count();
 int device_of(const void* address);
 std::string runtime_version();
 
-// Makes a device the current one for as long as this lives.
-class OnDevice {
- public:
-  explicit OnDevice(int device);
-  ~OnDevice();
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
- private:
-  int before_ = -1;
-};
-
-int multiprocessors();         // of the current device
-std::size_t shared_memory();  // bytes that a block of it may have
-// Bytes of shared memory that a block may have on the current device.
+int current_device();
+int multiprocessors();  // of the current device, as the following
+// Bytes of shared memory that a block may have.
 std::size_t shared_limit();
-// Allows a kernel more than 48 KB of shared memory on the current device.
-void allow_shared(const void* kernel, std::size_t bytes);
+// Allows a kernel so much shared memory beside what it always has. 48 KB for both need no permission; this throws for more than
+// the device has.
+void allow_shared(const void* kernel, std::size_t bytes, std::size_t own);
 // Throws for the error of the last launch; with RANDLA_SYNC=1 waits for the device first.
 void check_launch();
 

@@ -29,11 +29,13 @@ bool whole_packs(Matrix<T> a) {
 // N elements of a row of which consecutive ones lie `stride` apart; one load where N > 1.
 template <class T, int N>
 RANDLA_HD Pack<T, N> load_pack(const T* from) {
+  require_aligned(from, sizeof(Pack<T, N>));
   return *reinterpret_cast<const Pack<T, N>*>(from);
 }
 
 template <class T, int N>
 RANDLA_HD void store_pack(T* to, const Pack<T, N>& v) {
+  require_aligned(to, sizeof(Pack<T, N>));
   *reinterpret_cast<Pack<T, N>*>(to) = v;
 }
 

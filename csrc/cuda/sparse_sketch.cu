@@ -1,61 +1,13 @@
 // Sparse sketches. The entries of S are listed by rows of S (SortedEntries), each row's in ascending order of columns, and
 // every row of the result sums its own: the sums of the CPU kernels, without atomics. The list can be kept for as long as S is
-// applied.
+// applied. Where columns have several entries, sparse_windows.cu reads A fewer times.
 
 #include "cuda/gather.h"
 #include "cuda/sort_rows.h"
+#include "cuda/sparse_entries.h"
 
 namespace randla::cuda {
 namespace {
-
-// Entries of columns j0 .. j0 + count - 1 as pairs (row, 2 (column - j0) + sign bit). One thread for each call of Philox of a
-// SparseStack, for each column of a SparseSign, whose draws depend on those before. 8 bytes to write for each entry.
-struct ListEntries {
-  static constexpr int kThreads = 256, kPhases = 1;
-  struct State {};
-
-  SparseSketch s;
-  int64_t j0, count;
-  uint32_t *keys, *values;
-
-  RANDLA_HD int first_call() const { return s.first / 2; }
-  RANDLA_HD int calls() const { return s.family == Family::kSparseStack ? (s.nnz + 1) / 2 - first_call() : 1; }
-  RANDLA_HD int64_t steps(const Lane&) const { return 1; }
-
-  template <int P>
-  RANDLA_HD void phase(const Lane& lane, State&, Step) const {
-    const int64_t id = lane.x * kThreads + lane.thread;
-    if (id < count * calls()) list(id);
-  }
-
-  RANDLA_HD void list(int64_t id) const {
-    const int64_t local = id / calls();
-    const uint64_t column = static_cast<uint64_t>(j0 + local);
-    uint32_t *const key = keys + local * s.count(), *const value = values + local * s.count();
-    if (s.family == Family::kSparseStack) {
-      const int call = first_call() + static_cast<int>(id % calls());
-      const Words w = philox(column, static_cast<uint32_t>(call), kSparseStack, s.seed);
-      put_piece(2 * call, w.u0, local, key, value);
-      put_piece(2 * call + 1, w.u1, local, key, value);
-    } else {
-      Words w = {0, 0};
-      for (int t = 0; t < s.nnz; ++t) {
-        if (t % 2 == 0) w = philox(column, static_cast<uint32_t>(t / 2), kSparseSign, s.seed);
-        const uint64_t u = t % 2 ? w.u1 : w.u0;
-        key[t] = distinct_draw(u, s.d, s.nnz, t, key);
-        value[t] = static_cast<uint32_t>(2 * local + static_cast<int64_t>(u & 1));
-      }
-    }
-  }
-
-  RANDLA_HD void put_piece(int t, uint64_t u, int64_t local, uint32_t* key, uint32_t* value) const {
-    if (t < s.first || t >= s.nnz) return;
-    const int64_t start = s.block_start(t), length = s.block_start(t + 1) - start;
-    const int64_t row = start - s.block_start(s.first) + static_cast<int64_t>(bounded(u, static_cast<uint64_t>(length)));
-    key[t - s.first] = static_cast<uint32_t>(row);
-    value[t - s.first] = static_cast<uint32_t>(2 * local + static_cast<int64_t>(u & 1));
-  }
-};
 
 // Where each row's entries begin among the sorted ones.
 struct Starts {
@@ -150,12 +102,6 @@ struct Spread {
   }
 };
 
-int row_bits(const SparseSketch& s) {
-  int bits = 1;
-  while ((int64_t(1) << bits) < s.rows()) ++bits;
-  return bits;
-}
-
 template <class T>
 T scale_of(const SparseSketch& s) {
   return static_cast<T>(1.0 / sqrt(static_cast<double>(s.nnz)));
@@ -165,7 +111,7 @@ T scale_of(const SparseSketch& s) {
 
 int64_t sort_entries_bytes(const SparseSketch& s, int64_t count) {
   const int64_t entries = count * s.count();
-  return (entries * 12 + 15) / 16 * 16 + static_cast<int64_t>(sort_bytes(entries, row_bits(s)));
+  return (entries * 12 + 15) / 16 * 16 + static_cast<int64_t>(sort_bytes(entries, bits_of(s.rows())));
 }
 
 void sort_entries(const SparseSketch& s, int64_t j0, int64_t count, SortedEntries to, void* memory, Stream stream) {
@@ -175,7 +121,7 @@ void sort_entries(const SparseSketch& s, int64_t j0, int64_t count, SortedEntrie
     const ListEntries list{s, j0, count, keys, values};
     launch(list, {divided_up(count * list.calls(), ListEntries::kThreads)}, stream);
     char* const rest = static_cast<char*>(memory) + (entries * 12 + 15) / 16 * 16;
-    sort_pairs({keys, values, sorted_keys, to.entries}, entries, row_bits(s), rest, sort_bytes(entries, row_bits(s)), stream);
+    sort_pairs({keys, values, sorted_keys, to.entries}, entries, bits_of(s.rows()), rest, sort_bytes(entries, bits_of(s.rows())), stream);
   }
   launch(Starts{sorted_keys, entries, s.rows(), to.start}, {divided_up(entries + 1, Starts::kThreads)}, stream);
 }

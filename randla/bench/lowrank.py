@@ -13,12 +13,11 @@ import scipy.sparse.linalg
 
 import randla
 
-from . import measure, picture, report
-from .structured import peer
+from . import picture, report, ways
+from .ways import Progress, peer
 
 __all__ = ["decaying", "drawn", "randla_svd", "run", "svd_peers", "table", "true_error"]
 
-Progress = Callable[[str], None]
 Triplets = tuple[np.ndarray, np.ndarray, np.ndarray]
 _ROWS = 4096  # of a dense matrix that are compared at a time
 
@@ -79,17 +78,12 @@ def run(
     calls: dict[str, Callable[[], Any]] = {
         "randla": partial(randla_svd, A, k, seed),
         **svd_peers(A, k),
-        "read by sum": measure.read_by_sum(A),
-        "read by product": measure.read_by_product(A),
     }
-    times, results = measure.interleave(calls, rounds=rounds, budget=budget, pause=0.03, progress=progress)
-    times.best_of("read", "read by sum", "read by product")
+    times, results = ways.timed(calls, A, rounds, budget, progress)
     progress("computing the errors")
     ours, size = results["randla"], float(np.linalg.norm(A))
-    names = [name for name in times if name != "read"]
-    errors = {name: true_error(A, *results[name]) for name in names}
+    errors = {name: true_error(A, *result) for name, result in results.items()}
     least = min(errors.values())
-    read = times.median("read")
     return {
         "problem": f"{m:,} x {n:,}, singular values like i^-{power:g}, k = {k}, {np.dtype(dtype)}",
         "order": "C",
@@ -97,57 +91,34 @@ def run(
         "n": n,
         "k": k,
         "ways": [
-            {
-                "name": name,
-                "ours": name == "randla",
-                "seconds": times.median(name),
-                "speedup": times.ratio(name, "randla"),
-                "reads": times.ratio(name, "read"),
-                "relative_error": errors[name] / size,
-                "excess": errors[name] / least - 1,
-            }
-            for name in names
+            {**ways.way(times, name), "relative_error": error / size, "excess": error / least - 1}
+            for name, error in errors.items()
         ],
         "estimate": ours.relative_error,
         "passes": ours.passes,
-        "bounds": {"read_seconds": read, "read_gbytes_per_second": A.nbytes / read / 1e9},
-        "rounds": len(times["randla"]),
+        **ways.bounds(times, A),
     }
 
 
 def table(record: dict[str, Any]) -> report.Table:
     """One row per way to decompose."""
-    rows = [
-        [
-            way["name"],
-            report.seconds(way["seconds"]),
-            report.ratio(way["speedup"]),
-            report.count(round(way["reads"], 1)),
-            f"{way['relative_error']:.6f}",
-            report.error(way["excess"]),
-        ]
-        for way in record["ways"]
-    ]
-    b = record["bounds"]
-    notes = [
-        f"randla took {record['passes']} passes and reports a relative error of {record['estimate']:.6f}. "
-        f"Reading A once takes {report.seconds(b['read_seconds'])} ({b['read_gbytes_per_second']:.3g} GB/s).",
-        "One run of each." if record["rounds"] == 1 else f"Medians of {record['rounds']} interleaved rounds.",
-    ]
+    rows = [[*ways.cells(way, 1), f"{way['relative_error']:.6f}", report.error(way["excess"])] for way in record["ways"]]
+    ours = f"randla took {record['passes']} passes and reports a relative error of {record['estimate']:.6f}. "
+    read, medians = ways.notes(record, "A")
     columns = ["svd", "time", "time / randla", "reads", "relative error", "above the least"]
-    return report.Table(f"svd of {record['problem']}", columns, rows, [way["ours"] for way in record["ways"]], notes)
+    shown = [way["ours"] for way in record["ways"]]
+    return report.Table(f"svd of {record['problem']}", columns, rows, shown, [ours + read, medians])
 
 
 def drawn(records: Sequence[dict[str, Any]]) -> Any:
     """How far the error is above the least one, over time; one panel per matrix."""
-    figure, axes = picture._figure(len(records))
-    for ax, record in zip(axes, records, strict=True):
+
+    def draw(ax: Any, record: dict[str, Any]) -> None:
         for way in record["ways"]:
             point = way["seconds"], max(way["excess"], 1e-9)
             ax.plot(*point, "o", color=picture.OURS if way["ours"] else picture.PEERS)
             ax.annotate(way["name"], point, xytext=(6, 4), textcoords="offset points", fontsize=8.5)
         ax.set(xscale="log", yscale="log", xlabel="seconds", ylabel="error / least error - 1")
         ax.margins(0.25, 0.15)
-        ax.set_title(record["problem"], loc="left", fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure
+
+    return ways.panels(records, draw)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import matmul
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..structured.operators import KroneckerSparse, Product
 from ..structured.pattern import Chain
-from . import measure, picture, report
+from . import picture, report, ways
+from .ways import Progress, peer
 
-__all__ = ["arrays_read", "butterfly", "drawn", "lazylinop_products", "peer", "pyfaust_product", "run", "table", "tensor"]
+__all__ = ["arrays_read", "butterfly", "drawn", "lazylinop_products", "pyfaust_product", "run", "table", "tensor"]
 
-Progress = Callable[[str], None]
 DENSE_ROWS = 8192  # above which the dense matrix is left out: it would take seconds a product
-
-
-def peer(name: str) -> ModuleType | None:
-    """A module of another library, None where it is missing; what it says while it is imported is not shown."""
-    with warnings.catch_warnings(), contextlib.suppress(ImportError, AttributeError):
-        warnings.simplefilter("ignore")
-        return importlib.import_module(name)
-    return None
 
 
 def tensor(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:
@@ -99,34 +87,20 @@ def run(
     if n <= DENSE_ROWS:
         M = P.to_dense()
         calls["numpy, dense"] = lambda: M @ X
-    bytes_moved = arrays_read(P, X)
-    calls |= {"read by sum": measure.read_by_sum(bytes_moved), "read by product": measure.read_by_product(bytes_moved)}
-    times, results = measure.interleave(calls, rounds=rounds, budget=budget, pause=0.03, progress=progress)
-    times.best_of("read", "read by sum", "read by product")
+    moved = arrays_read(P, X)
+    times, results = ways.timed(calls, moved, rounds, budget, progress)
     twin = butterfly_in_double(P) @ X
     size = float(np.abs(twin).max()) or 1.0
-    products = [
-        {
-            "name": name,
-            "ours": name.startswith("randla"),
-            "seconds": times.median(name),
-            "reads": times.ratio(name, "read"),
-            "speedup": times.ratio(name, "randla"),
-            "error": float(np.abs(results[name] - twin).max()) / size,
-        }
-        for name in times
-        if name != "read"
-    ]
-    read = times.median("read")
     return {
         "problem": f"{n:,} x {n:,}, {len(P.factors)} factors, {batch:,} vectors, {dtype}",
         "order": "C",
         "n": n,
         "batch": batch,
         "dtype": dtype,
-        "products": products,
-        "bounds": {"read_seconds": read, "read_gbytes_per_second": bytes_moved.nbytes / read / 1e9},
-        "rounds": len(times["randla"]),
+        "products": [
+            {**ways.way(times, name), "error": float(np.abs(result - twin).max()) / size} for name, result in results.items()
+        ],
+        **ways.bounds(times, moved),
     }
 
 
@@ -136,36 +110,22 @@ def butterfly_in_double(P: Product) -> Product:
 
 def table(record: dict[str, Any]) -> report.Table:
     """One row per way to multiply."""
-    rows = [
-        [
-            s["name"],
-            report.seconds(s["seconds"]),
-            report.ratio(s["speedup"]),
-            report.count(round(s["reads"], 2)),
-            report.error(s["error"]),
-        ]
-        for s in record["products"]
-    ]
-    b = record["bounds"]
-    notes = [
-        f"Reading input, output and values once takes {report.seconds(b['read_seconds'])} "
-        f"({b['read_gbytes_per_second']:.3g} GB/s). Errors are relative to the largest entry of the same product in double.",
-        "One run of each." if record["rounds"] == 1 else f"Medians of {record['rounds']} interleaved rounds.",
-    ]
+    rows = [[*ways.cells(s, 2), report.error(s["error"])] for s in record["products"]]
+    read, medians = ways.notes(record, "input, output and values")
+    notes = [f"{read} Errors are relative to the largest entry of the same product in double.", medians]
     columns = ["product", "time", "time / randla", "reads", "error"]
     return report.Table(f"butterfly {record['problem']}", columns, rows, [s["ours"] for s in record["products"]], notes)
 
 
 def drawn(records: Sequence[dict[str, Any]]) -> Any:
     """Time of every way to multiply in reads of input, output and values, one panel per size."""
-    figure, axes = picture._figure(len(records))
-    for ax, record in zip(axes, records, strict=True):
+
+    def draw(ax: Any, record: dict[str, Any]) -> None:
         items = sorted(record["products"], key=lambda s: -s["reads"])
         colors = [picture.OURS if s["ours"] else picture.PEERS for s in items]
         bars = ax.barh([s["name"] for s in items], [s["reads"] for s in items], color=colors)
         ax.bar_label(bars, [f"{s['reads']:.1f}" for s in items], padding=3, fontsize=8.5)
         ax.set_xscale("log")
         ax.set_xlabel("time in reads of input, output and values")
-        ax.set_title(record["problem"], loc="left", fontsize=11)
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure
+
+    return ways.panels(records, draw)

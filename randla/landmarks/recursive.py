@@ -200,11 +200,12 @@ def kernel_landmarks(
         Number of landmarks, or all points with k_ii > 0 where these are fewer: a sample of fixed size, point i being in it
         with probability min(1, c l_i). None, which needs `ridge`: each point is taken with probability
         p_i = min(1, 2 log(2 sum l) l_i), about 2 d log(2 d) points or twice that for an effective dimension d.
-    kernel : "linear", "rbf", "precomputed" or callable
-        <x, y>; exp(-gamma ||x - y||^2); or a function of two matrices of points that gives the (n1, n2) block of their values.
-        An attribute `diag` of it is asked for the diagonal.
+    kernel : "linear", "rbf", "laplacian", "precomputed" or callable
+        <x, y>; exp(-gamma ||x - y||^2); exp(-gamma ||x - y||_1), where complex coordinates count as two real ones; or a
+        function of two matrices of points that gives the (n1, n2) block of their values. An attribute `diag` of it is asked for
+        the diagonal.
     gamma : float, optional
-        For "rbf"; 1 / d where it is not given.
+        For "rbf" and "laplacian"; 1 / d where it is not given.
     ridge : float, optional
         Level of the approximation, > 0. Where it is not given: the mean (1/r) sum_{i > r} lambda_i of the eigenvalues that a
         rank r leaves, as estimated from the sample; r is the largest for which k landmarks suffice, 4 r log(4 r) <= k.

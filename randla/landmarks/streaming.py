@@ -60,12 +60,12 @@ class StreamingLandmarks:
 
     Parameters
     ----------
-    kernel : "linear", "rbf" or callable
+    kernel : "linear", "rbf", "laplacian" or callable
         As for `kernel_landmarks`.
     ridge : float
         Level of the approximation, > 0.
     gamma : float, optional
-        For "rbf"; 1 / d where it is not given.
+        For "rbf" and "laplacian"; 1 / d where it is not given.
     epsilon : float
         In (0, 1]: relative accuracy of the scores.
     budget : int, optional
@@ -103,7 +103,8 @@ class StreamingLandmarks:
         rng: Any = None,
     ):
         if isinstance(kernel, str) and kernel == "precomputed":
-            raise ValueError("kernel must be 'linear', 'rbf' or a callable for points that arrive in chunks; got 'precomputed'")
+            known = "'linear', 'rbf', 'laplacian' or a callable"
+            raise ValueError(f"kernel must be {known} for points that arrive in chunks; got 'precomputed'")
         self._kernel = _kernel_matrix.make(kernel, gamma)
         self._named = (kernel, gamma)
         self.ridge = _check.real(ridge, "ridge", strict=True)

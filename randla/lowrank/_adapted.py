@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from ..sketch import SketchOperator
-from ._operand import AdjointOperand, BlocksOperand, DenseOperand, Operand, SparseOperand
+from ._operand import AdjointOperand, BlocksOperand, Operand
 from ._products import product
 
 
@@ -18,7 +17,7 @@ class CenteredOperand(Operand):
 
     def __init__(self, base: Operand):
         self.base, self.name, self.shape, self.dtype, self.explicit = base, base.name, base.shape, base.dtype, base.explicit
-        self.A = base.A
+        self.A, self.sparse, self.xp = base.A, base.sparse, base.xp
         self.mean = base.means()
 
     @property
@@ -60,7 +59,7 @@ class ScaledOperand(Operand):
 
     def __init__(self, base: Operand, exponent: int):
         self.base, self.name, self.shape, self.dtype, self.explicit = base, base.name, base.shape, base.dtype, base.explicit
-        self.A = base.A
+        self.A, self.sparse, self.xp = base.A, base.sparse, base.xp
         self.exponent = exponent
         self.factor = np.ldexp(np.empty(0, base.dtype).real.dtype.type(1), exponent)
 
@@ -93,9 +92,8 @@ def dense(op: Operand) -> np.ndarray:
         op.passes += 1
         return np.concatenate([_array(block) for _, block in op.A]).astype(op.dtype, copy=False)
     op.passes += 1
-    assert isinstance(op, DenseOperand | SparseOperand)
     return _array(op.A)
 
 
 def _array(A: Any) -> np.ndarray:
-    return A.toarray() if sp.issparse(A) else A.copy()
+    return A.toarray() if hasattr(A, "toarray") else A.copy()

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _check
+from .._backend import namespace
 from ..blocks import RowBlocks, as_row_blocks
 from ..sketch import SketchOperator
 from ._products import add_adjoint_product, adjoint_copy, csr_times, norm_of, product
@@ -28,6 +29,8 @@ class Operand:
     """
 
     explicit = True  # whether entries can be had
+    sparse = False
+    xp: Any = np  # where blocks lie: numpy, or cupy for a matrix of a device
 
     def __init__(self, A: Any, name: str):
         self.A, self.name = A, name
@@ -75,7 +78,7 @@ class Operand:
             return self._finite(self.adjoint_times(np.full((self.shape[0], 1), 1 / self.shape[0], self.dtype))[:, 0].conj())
 
     def _finite(self, means: np.ndarray) -> np.ndarray:
-        if not np.isfinite(means).all():
+        if not self.xp.isfinite(means).all():
             raise ValueError(f"{self.name} must be finite; got NaN or infinite entries")
         return means.astype(self.dtype)
 
@@ -183,6 +186,7 @@ class DenseOperand(Operand):
 class SparseOperand(Operand):
     """A CSR matrix, and a CSR copy of A^H made when first needed: both kinds of product gather."""
 
+    sparse = True
     _adjoint: sp.csr_array | None = None
 
     @property
@@ -233,8 +237,8 @@ class SparseOperand(Operand):
         self.passes += 1
         if mean is None:
             return self._norm(), S @ self.A
-        ones = S @ np.ones(self.shape[0], _check.real_dtype(self.dtype))
-        return self._centered_norm(mean), (S @ self.A) - np.outer(ones, mean).astype(self.dtype)
+        ones = S @ self.xp.ones(self.shape[0], _check.real_dtype(self.dtype))
+        return self._centered_norm(mean), (S @ self.A) - self.xp.outer(ones, mean).astype(self.dtype)
 
     def sketch_adjoint(self, S: SketchOperator, mean: np.ndarray | None = None) -> tuple[float, np.ndarray]:
         self.passes += 1
@@ -244,7 +248,7 @@ class SparseOperand(Operand):
 
     def _centered_norm(self, mean: np.ndarray) -> float:
         A, m = self._canonical, self.shape[0]
-        missing = np.sqrt(m - np.bincount(A.indices, minlength=self.shape[1]))
+        missing = self.xp.sqrt(m - self.xp.bincount(A.indices, minlength=self.shape[1]))
         return norm_of([A.data - mean[A.indices], (missing * mean).astype(self.dtype)], self.name)
 
     def means(self) -> np.ndarray:
@@ -365,7 +369,7 @@ class AdjointOperand(Operand):
 
     def __init__(self, base: Operand):
         self.base, self.name, self.dtype, self.explicit = base, base.name, base.dtype, base.explicit
-        self.shape = base.shape[::-1]
+        self.shape, self.sparse, self.xp = base.shape[::-1], base.sparse, base.xp
 
     @property
     def passes(self) -> int:  # type: ignore[override]
@@ -413,9 +417,9 @@ def operand(A: Any, name: str = "A") -> Operand:
 class SketchSum:
     """Sum of S[:, chunk] @ rows over chunks in their order; complex rows by parts."""
 
-    def __init__(self, S: SketchOperator, columns: int, dtype: np.dtype):
+    def __init__(self, S: SketchOperator, columns: int, dtype: np.dtype, xp: Any = np):
         self.S, self.dtype = S, dtype
-        self.parts = [np.zeros((S.shape[0], columns), _check.real_dtype(dtype)) for _ in range(1 + (dtype.kind == "c"))]
+        self.parts = [xp.zeros((S.shape[0], columns), _check.real_dtype(dtype)) for _ in range(1 + (dtype.kind == "c"))]
 
     def add(self, rows: Any, offset: int) -> None:
         for out, part in zip(self.parts, (rows.real, rows.imag) if len(self.parts) == 2 else (rows,), strict=True):
@@ -424,6 +428,6 @@ class SketchSum:
     def total(self) -> np.ndarray:
         if len(self.parts) == 1:
             return self.parts[0]
-        out = np.empty(self.parts[0].shape, self.dtype)
+        out = namespace(self.parts[0]).empty(self.parts[0].shape, self.dtype)
         out.real, out.imag = self.parts
         return out

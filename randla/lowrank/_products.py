@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import blas
 
 from .. import _check, _cpu
+from .._backend import kernels, namespace, on_device
 
 # Below these, for other dtypes and for single precision, squares of entries may have been lost.
 _SAFE, _SAFE_SINGLE = 1e-270, 1e-28
 _COPIED = 1 << 16  # entries that are made contiguous at a time
 _PIECE = 4096  # entries whose squares are added in the precision of the matrix
+_DEVICE_COPIED = 1 << 24  # entries that are made contiguous at a time on a device: 128 MB
 
 
 def csr_times(A: sp.csr_array, X: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -40,7 +43,12 @@ def adjoint_copy(A: sp.csr_array) -> sp.csr_array:
 
 
 def product(A: np.ndarray, X: np.ndarray, *, conjugate: bool = False) -> np.ndarray:
-    """A X, or conj(A) X, by scipy's BLAS, in C order; arrays that BLAS cannot read in place are copied."""
+    """A X, or conj(A) X, by scipy's BLAS, in C order; arrays that BLAS cannot read in place are copied.
+
+    With both on a device, by CuPy's.
+    """
+    if on_device(A):
+        return _device_product(A, X, conjugate)
     dtype = np.result_type(A.dtype, X.dtype)
     (m, n), k = A.shape, X.shape[1]
     if not (m and n and k):
@@ -69,6 +77,19 @@ def product(A: np.ndarray, X: np.ndarray, *, conjugate: bool = False) -> np.ndar
     return gemm(1.0, left, right, trans_a=trans_a, trans_b=trans_b).T
 
 
+def _device_product(A: Any, X: Any, conjugate: bool) -> Any:
+    if conjugate and A.dtype.kind == "c":
+        return _device_product(A, X.conj(), False).conj()
+    if A.flags.c_contiguous or A.flags.f_contiguous:
+        return A @ X
+    # A product would copy all of A.
+    xp, (m, n) = namespace(A), A.shape
+    out, step = xp.empty((m, X.shape[1]), np.result_type(A.dtype, X.dtype)), max(64, _DEVICE_COPIED // max(n, 1))
+    for i in range(0, m, step):
+        out[i : i + step] = xp.ascontiguousarray(A[i : i + step]) @ X
+    return out
+
+
 def add_adjoint_product(A: np.ndarray, Y: np.ndarray, out: np.ndarray) -> None:
     """out += A^T Y in place, by scipy's BLAS; A in C order, out in Fortran order, all of one dtype."""
     if out.size and len(A):
@@ -80,19 +101,20 @@ def norm_of(parts: Iterable[np.ndarray], name: str) -> float:
     """Frobenius norm of arrays together, by plain squares where these neither overflow nor underflow."""
     total, tops = 0.0, list[float]()
     for part in parts:
+        xp = namespace(part)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             square = float(squares(part).sum())
         if math.isfinite(square) and (
             square > (_SAFE_SINGLE if part.dtype.char in "fF" else _SAFE) or (square == 0.0 and not part.any())
         ):
             total += square
-        elif not np.isfinite(part).all():
+        elif not xp.isfinite(part).all():
             raise ValueError(f"{name} must be finite; got NaN or infinite entries")
         else:
             # Complex numbers as pairs: the size of one may overflow.
-            real = np.stack([part.real, part.imag]) if part.dtype.kind == "c" else part
-            exponent = math.frexp(float(np.abs(real).max()))[1]
-            scaled = np.ldexp(real.astype(np.float64), -exponent)
+            real = xp.stack([part.real, part.imag]) if part.dtype.kind == "c" else part
+            exponent = math.frexp(float(abs(real).max()))[1]
+            scaled = xp.ldexp(real.astype(np.float64), -exponent)
             with np.errstate(over="ignore", under="ignore"):
                 tops.append(float(np.ldexp(math.sqrt(float(squares(scaled.reshape(-1, scaled.shape[-1])).sum())), exponent)))
     return math.hypot(math.sqrt(total), *tops)
@@ -100,6 +122,8 @@ def norm_of(parts: Iterable[np.ndarray], name: str) -> float:
 
 def squares(A: np.ndarray) -> np.ndarray:
     """Sums of squares of pieces of A, in float64; short ones in the precision of A, so that its rounding does not add up."""
+    if on_device(A):
+        return _device_squares(A)
     A = np.atleast_2d(A)
     if not A.size:
         return np.zeros(1)
@@ -110,3 +134,22 @@ def squares(A: np.ndarray) -> np.ndarray:
         piece = A[:, j : j + _PIECE]
         out += np.vecdot(piece, piece).real
     return out
+
+
+def _device_squares(A: Any) -> Any:
+    """Sums of squares of pieces of A in float64, each the work of a few threads."""
+    if A.ndim == 2 and abs(A.strides[0]) < abs(A.strides[1]):
+        A = A.T
+    if A.dtype.kind == "c" and not A.flags.c_contiguous:
+        return _device_squares(A.real) + _device_squares(A.imag)
+    xp = namespace(A)
+    if A.flags.c_contiguous:
+        A = A.reshape(-1).view(_check.real_dtype(A.dtype))
+        whole = A.size // _PIECE * _PIECE
+        parts = [A[:whole].reshape(-1, _PIECE), A[whole:].reshape(1, -1)]
+    else:
+        parts = [A]
+    sums = [xp.empty(len(part)) for part in parts]
+    for part, out in zip(parts, sums, strict=True):
+        kernels(part).row_squares(part, None, None, out)
+    return xp.concatenate(sums)

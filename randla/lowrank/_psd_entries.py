@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg import blas
 
 from .. import _check
+from .._backend import on_device
 from ..landmarks import _kernel_matrix
 from ..landmarks._kernel_matrix import Kernel
 
-_STRIP = 1 << 17  # entries of a kernel matrix that are made in cache: 1 MB
+_STRIP = 1 << 18  # entries that are made at a time and used in cache: 2 MB
 
 
 class Entries:
@@ -51,10 +52,15 @@ class Entries:
             raise ValueError(f"{self.what} must be Hermitian; got entries of size {size:g} that differ by {difference:g}")
         return out / 2 + adjoint / 2
 
-    def rows(self, index: np.ndarray, out: np.ndarray) -> None:
-        """out = A[index], (len(index), n), of self.dtype."""
+    def strips(self, index: np.ndarray, out: np.ndarray) -> Iterator[slice]:
+        """out = A[index], (len(index), n), of self.dtype; tells each part of the columns as soon as it is there."""
         self.evaluations += out.size
-        self._rows(index, out)
+        chosen = self._chosen(index)
+        step = max(256, _STRIP // max(1, len(index)))
+        for start in range(0, self.n, step):
+            part = slice(start, min(start + step, self.n))
+            self._fill(chosen, part, out[:, part])
+            yield part
 
     def cross(self, X: Any, index: np.ndarray) -> np.ndarray:
         """Values of new points with those of the index, (m, len(index)); of a matrix X holds them already."""
@@ -71,7 +77,11 @@ class Entries:
     def _block(self, index: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def _rows(self, index: np.ndarray, out: np.ndarray) -> None:
+    def _chosen(self, index: np.ndarray) -> Any:
+        """What is made once of an index, for _fill."""
+        return index
+
+    def _fill(self, chosen: Any, part: slice, out: np.ndarray) -> None:
         raise NotImplementedError
 
 
@@ -86,11 +96,11 @@ class DenseEntries(Entries):
     def _block(self, index: np.ndarray) -> np.ndarray:
         return self.A[np.ix_(index, index)].astype(np.result_type(self.dtype, np.float64))
 
-    def _rows(self, index: np.ndarray, out: np.ndarray) -> None:
+    def _fill(self, chosen: np.ndarray, part: slice, out: np.ndarray) -> None:
         if self.A.strides[1] <= self.A.strides[0]:
-            out[:] = self.A[index]
+            out[:] = self.A[chosen, part]
         else:  # columns lie together
-            np.conj(self.A.T[index], out=out)
+            np.conj(self.A.T[chosen, part], out=out)
 
 
 class SparseEntries(Entries):
@@ -104,8 +114,11 @@ class SparseEntries(Entries):
     def _block(self, index: np.ndarray) -> np.ndarray:
         return self.A[index][:, index].toarray().astype(np.result_type(self.dtype, np.float64))
 
-    def _rows(self, index: np.ndarray, out: np.ndarray) -> None:
-        self.A[index].toarray(out=out) if out.flags.c_contiguous else np.copyto(out, self.A[index].toarray())
+    def _chosen(self, index: np.ndarray) -> sp.csc_array:
+        return sp.csc_array(self.A[index])
+
+    def _fill(self, chosen: sp.csc_array, part: slice, out: np.ndarray) -> None:
+        out[:] = chosen[:, part].toarray()
 
 
 class IndexedEntries(Entries):
@@ -132,15 +145,12 @@ class IndexedEntries(Entries):
         values = self._take(index[:, None], index[None, :], (len(index), len(index)))
         return values.astype(np.result_type(self.dtype, np.float64))
 
-    def _rows(self, index: np.ndarray, out: np.ndarray) -> None:
-        step = max(1, (8 * _STRIP) // max(1, len(index)))
-        for c in range(0, self.n, step):
-            part = out[:, c : c + step]
-            columns = np.arange(c, c + part.shape[1])
-            values = self._take(index[:, None], columns[None, :], part.shape)
-            if values.dtype.kind == "c" and out.dtype.kind != "c":
-                raise TypeError(f"A[rows, columns] must not change from real to complex values; got {values.dtype}")
-            part[:] = values
+    def _fill(self, chosen: np.ndarray, part: slice, out: np.ndarray) -> None:
+        columns = np.arange(part.start, part.stop)
+        values = self._take(chosen[:, None], columns[None, :], out.shape)
+        if values.dtype.kind == "c" and out.dtype.kind != "c":
+            raise TypeError(f"A[rows, columns] must not change from real to complex values; got {values.dtype}")
+        out[:] = values
 
 
 class KernelEntries(Entries):
@@ -149,8 +159,8 @@ class KernelEntries(Entries):
     what = "kernel"
 
     def __init__(self, kernel: Kernel, X: Any):
-        kept = X.dtype if isinstance(kernel, _kernel_matrix.Linear | _kernel_matrix.Gaussian) else np.dtype(np.float64)
-        super().__init__(X.shape[0], _check.real_dtype(kept) if isinstance(kernel, _kernel_matrix.Gaussian) else kept)
+        real = _check.real_dtype(X.dtype) if isinstance(kernel, _kernel_matrix.OfDistance) else np.dtype(np.float64)
+        super().__init__(X.shape[0], X.dtype if isinstance(kernel, _kernel_matrix.Linear) else real)
         self.kernel, self.X = kernel, X
 
     @property
@@ -166,14 +176,17 @@ class KernelEntries(Entries):
         self._seen(out)
         return out
 
-    def _rows(self, index: np.ndarray, out: np.ndarray) -> None:
-        points = self.X[index]
-        step = max(256, _STRIP // max(1, len(index)))
-        for c in range(0, self.n, step):
-            values = self.kernel.block(points, self.X[c : c + step])
+    def _chosen(self, index: np.ndarray) -> Any:
+        return self.X[index]
+
+    def _fill(self, chosen: Any, part: slice, out: np.ndarray) -> None:
+        if isinstance(self.kernel, _kernel_matrix.OfDistance) and not sp.issparse(chosen):
+            self.kernel.into(chosen, self.X[part], out)
+        else:
+            values = self.kernel.block(chosen, self.X[part])
             if values.dtype.kind == "c" and out.dtype.kind != "c":
                 raise TypeError(f"kernel must not change from real to complex values; got {values.dtype}")
-            out[:, c : c + step] = values
+            out[:] = values
 
     def cross(self, X: Any, index: np.ndarray) -> np.ndarray:
         points = _kernel_matrix.points(X, "X")
@@ -186,54 +199,18 @@ class KernelEntries(Entries):
             self.dtype = np.result_type(self.dtype, np.complex64)
 
 
-class GaussianEntries(KernelEntries):
-    """exp(-gamma ||x - y||^2) of dense points, prepared so that one product gives the exponents."""
-
-    def __init__(self, kernel: _kernel_matrix.Gaussian, X: np.ndarray):
-        super().__init__(kernel, X)
-        gamma = 1 / max(1, X.shape[1]) if kernel.gamma is None else kernel.gamma
-        real = np.ascontiguousarray(X).view(_check.real_dtype(X.dtype))
-        d = real.shape[1]
-        # <z, y> - |z|^2/2 - |y|^2/2 as a product of rows (z, -|z|^2/2, 1) and (y, 1, -|y|^2/2).
-        self._left, self._right = np.ones((self.n, d + 2)), np.ones((self.n, d + 2))
-        Z = self._left[:, :d]
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.multiply(real - real.mean(axis=0, dtype=np.float64), np.sqrt(2 * gamma), out=Z)
-            self._left[:, d] = self._right[:, d + 1] = np.vecdot(Z, Z) / -2
-        self._right[:, :d] = Z
-
-    def _block(self, index: np.ndarray) -> np.ndarray:
-        return self._values(self._right[index], self._left[index])
-
-    def _rows(self, index: np.ndarray, out: np.ndarray) -> None:
-        right = np.asfortranarray(self._right[index].T)
-        step = max(256, _STRIP // max(1, len(index)))
-        for c in range(0, self.n, step):
-            out[:, c : c + step] = self._values(right.T, self._left[c : c + step])
-
-    def _values(self, right: np.ndarray, left: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            # The transpose of a product in Fortran order, the order of scipy's BLAS.
-            exponent = blas.dgemm(1.0, left.T, right.T, trans_a=1).T
-            np.minimum(exponent, 0, out=exponent)
-            return np.exp(exponent, out=exponent)
-
-
 def entries(A: Any, kernel: Any, gamma: Any) -> Entries:
     """The entries of A, or those of the kernel matrix of its rows where a kernel is named."""
     if kernel is None or (isinstance(kernel, str) and kernel == "precomputed"):
         return _given(A, gamma)
     made = _kernel_matrix.make(kernel, gamma)
-    X = _kernel_matrix.points(A, "A")
-    if isinstance(made, _kernel_matrix.Gaussian) and not sp.issparse(X):
-        return GaussianEntries(made, X)
-    return KernelEntries(made, X)
+    return KernelEntries(made, _kernel_matrix.points(A, "A"))
 
 
 def _given(A: Any, gamma: Any) -> Entries:
     if gamma is not None:
-        raise ValueError(f"gamma must be None for a kernel other than 'rbf'; got {gamma!r}")
-    if isinstance(A, np.ndarray | list | tuple) or sp.issparse(A):
+        raise ValueError(f"gamma must be None for a kernel other than 'rbf' and 'laplacian'; got {gamma!r}")
+    if isinstance(A, np.ndarray | list | tuple) or sp.issparse(A) or on_device(A):
         A = _check.matrix(A, "A")
     if len(getattr(A, "shape", ())) != 2 or not hasattr(A, "__getitem__"):
         raise TypeError(f"A must be a matrix or have shape and entries A[rows, columns]; got {type(A).__name__}")

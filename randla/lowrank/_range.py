@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.linalg import blas, lapack
 
 from .. import _check, _cpu
+from .._backend import like, namespace, on_device, solve_triangular, to_host
 
 # Condition number of the scaled columns, estimated in the 1-norm, up to which a first Cholesky QR leaves nearly orthonormal
 # ones; that of such columns; and its inverse, from which on one Cholesky QR is enough.
 _CONDITION, _NEARLY, _ONCE = 1e6, 100.0, 0.2
 # Up to this many columns own kernels make Gram matrices in float64 faster than BLAS adds them up.
 _OWN_COLUMNS = 512
+# Entries of a device that are made float64 at a time: 128 MB.
+_WIDENED = 1 << 24
 
 
 def gram(Y: np.ndarray) -> np.ndarray:
-    """Y^H Y in float64 or complex128, whatever the precision of Y."""
+    """Y^H Y in float64 or complex128, whatever the precision of Y; on the host, also for a Y of a device."""
+    if on_device(Y):
+        return to_host(_device_gram(Y))
     Y = np.ascontiguousarray(Y)
     if Y.dtype.kind != "c":
         G = np.zeros((Y.shape[1], Y.shape[1]))
@@ -27,6 +34,16 @@ def gram(Y: np.ndarray) -> np.ndarray:
     # Re, Im of every entry in turn: (a, b) in real numbers gives all parts of conj(a) b.
     real = gram(Y.view(_check.real_dtype(Y.dtype)))
     return real[0::2, 0::2] + real[1::2, 1::2] + 1j * (real[0::2, 1::2] - real[1::2, 0::2])
+
+
+def _device_gram(Y: Any) -> Any:
+    wide = np.result_type(Y.dtype, np.float64)
+    G = namespace(Y).zeros((Y.shape[1], Y.shape[1]), wide)
+    step = len(Y) if Y.dtype == wide else max(64, _WIDENED // max(1, Y.shape[1]))
+    for i in range(0, len(Y), max(step, 1)):
+        rows = Y[i : i + step].astype(wide, copy=False)
+        G += rows.conj().T @ rows if wide.kind == "c" else rows.T @ rows
+    return G
 
 
 def orthonormalize(Y: np.ndarray) -> np.ndarray:
@@ -45,11 +62,15 @@ def orthonormalize(Y: np.ndarray) -> np.ndarray:
 
 
 def householder(Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Q (m, r) in C order and upper triangular R (r, k), r = min(m, k), by LAPACK."""
+    """Q (m, r) in C order and upper triangular R (r, k), r = min(m, k), by LAPACK; R on the host, also for a Y of a device."""
     m, k = Y.shape
     r = min(m, k)
     if r == 0:
-        return np.zeros((m, 0), Y.dtype), np.zeros((0, k), Y.dtype)
+        return namespace(Y).zeros((m, 0), Y.dtype), np.zeros((0, k), Y.dtype)
+    if on_device(Y):
+        sizes = column_sizes(Y)
+        Q, R = namespace(Y).linalg.qr(Y / sizes)
+        return namespace(Y).ascontiguousarray(Q), to_host(R * sizes)
     geqrf, ungqr = lapack.get_lapack_funcs(("geqrf", "ungqr" if Y.dtype.kind == "c" else "orgqr"), dtype=Y.dtype)
     # Columns of one size: tiny ones do not underflow, large ones do not overflow.
     sizes = column_sizes(Y)
@@ -62,9 +83,12 @@ def householder(Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def column_sizes(Y: np.ndarray) -> np.ndarray:
     """Powers of two of the size of the largest entry of each column, one for zero columns."""
-    largest = np.maximum(np.abs(Y.real).max(axis=0, initial=0.0), np.abs(Y.imag).max(axis=0, initial=0.0))
+    xp = namespace(Y)
+    largest = abs(Y.real).max(axis=0)
+    if Y.dtype.kind == "c":
+        largest = xp.maximum(largest, abs(Y.imag).max(axis=0))
     limit = 1000 if largest.dtype == np.float64 else 120
-    return np.where(largest > 0, np.ldexp(largest.dtype.type(1), np.clip(np.frexp(largest)[1], -limit, limit)), 1)
+    return xp.ldexp(xp.ones_like(largest), xp.where(largest > 0, xp.clip(xp.frexp(largest)[1], -limit, limit), 0))
 
 
 def _cholesky_qr(Y: np.ndarray, limit: float) -> tuple[np.ndarray | None, float]:
@@ -81,7 +105,9 @@ def _cholesky_qr(Y: np.ndarray, limit: float) -> tuple[np.ndarray | None, float]
     rcond = 0.0 if info else float(trcon(R)[0])
     if not rcond * limit > 1:
         return None, rcond
-    trsm = blas.get_blas_funcs("trsm", dtype=Y.dtype)
     # Q R = Y in C order is R' Q' = Y' in Fortran's.
     factor = np.asarray(R * scale, Y.dtype, order="F")
+    if on_device(Y):
+        return solve_triangular(like(Y, factor), Y.T, transposed=True).T, rcond
+    trsm = blas.get_blas_funcs("trsm", dtype=Y.dtype)
     return trsm(1.0, factor, np.array(Y.T, order="F"), side=0, lower=0, trans_a=1, overwrite_b=1).T, rcond

@@ -10,12 +10,13 @@ import numpy as np
 import scipy.linalg
 
 from .. import _check
+from .._backend import kernels, like, on_device, to_host
 from .._random import random_words
 from ..result import HasStatus
 from ..sketch import BlockSRHT, Gaussian, SparseStack
-from ._adapted import CenteredOperand, ScaledOperand, dense, exponent_for
+from ._adapted import ScaledOperand, dense, exponent_for
 from ._krylov import Basis, start_from_sketch
-from ._operand import AdjointOperand, Operand, SparseOperand
+from ._operand import Operand
 from ._products import norm_of, product
 from ._range import gram, householder, orthonormalize
 from .result import LowRankStatus
@@ -101,7 +102,8 @@ class SVDResult(HasStatus):
     def __repr__(self) -> str:
         names = ("status", "rank", "error", "relative_error", "error_source", "method", "dim", "passes", "seed")
         rows = [f"{name:>16}: {getattr(self, name)}" for name in names]
-        return "\n".join([f"{'message':>16}: {self.message}", *rows, f"{'s':>16}: {np.array2string(self.s, threshold=8)}"])
+        s = np.array2string(to_host(self.s), threshold=8)
+        return "\n".join([f"{'message':>16}: {self.message}", *rows, f"{'s':>16}: {s}"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Run:
         op, r = self.op, self.request
         if not op.explicit:
             width = max(r.block, 1)
-            Omega = gaussian(op.shape[0], width, self.seeds[0], op.dtype)
+            Omega = gaussian(op.shape[0], width, self.seeds[0], op)
             W = op.adjoint_times(Omega)
             size = norm_of([W], f"the products of {op.name}")
             if size == 0.0:
@@ -161,9 +163,8 @@ class Run:
             if r.n_iter == 0 and diagonal.min() > np.finfo(R.dtype).eps * diagonal.max():
                 self.triangle = np.ldexp(1.0, self.exponent) * R
             return Q
-        sparse = isinstance(_innermost(op), SparseOperand)
-        rows = (2 if sparse else 4) * (r.block if r.tol is not None else max(r.block, r.k + r.oversamples))
-        S = (SparseStack(2) if sparse else BlockSRHT()).sample(min(rows, op.shape[0]), op.shape[0], rng=self.seeds[0])
+        rows = (2 if op.sparse else 4) * (r.block if r.tol is not None else max(r.block, r.k + r.oversamples))
+        S = (SparseStack(2) if op.sparse else BlockSRHT()).sample(min(rows, op.shape[0]), op.shape[0], rng=self.seeds[0])
         self.norm, SA = op.sketch(S)
         if self.norm == 0.0:
             return None
@@ -171,7 +172,7 @@ class Run:
             factor = np.ldexp(SA.real.dtype.type(1), self.exponent)
             with np.errstate(invalid="ignore"):
                 self.norm, SA = float(np.ldexp(self.norm, self.exponent)), SA * factor
-            if not (math.isfinite(self.norm) and np.isfinite(SA).all()):  # the sums have overflowed
+            if not (math.isfinite(self.norm) and self.op.xp.isfinite(SA).all()):  # the sums have overflowed
                 scaled = dense(op) * factor
                 self.norm, SA = norm_of([scaled], op.name), S @ scaled
         self.sketch = SA
@@ -293,19 +294,19 @@ class Run:
         notes: str = "",
     ) -> SVDResult:
         dtype = self.op.dtype
-        Vh = product(basis.V, Z.astype(dtype)).conj().T
+        Vh = product(basis.V, like(U, Z.astype(dtype))).conj().T
         upper = np.sqrt(s.astype(float) ** 2 + outside)
         unscaled = [np.ldexp(np.asarray(x, float), -self.exponent) for x in (s, upper, error, norm)]
         real = _check.real_dtype(dtype)
         with np.errstate(over="ignore"):
-            values, upper = unscaled[0].astype(real), unscaled[1].astype(real)
+            values, upper = (like(U, x.astype(real)) for x in unscaled[:2])
         method = "subspace" if self.request.method == "subspace" else "krylov"
         found = (float(unscaled[2]), float(unscaled[3]), upper, source, basis.dim, method, 0, None, self.request.seed)
-        return SVDResult(U, values, np.ascontiguousarray(Vh), *found, status, notes)
+        return SVDResult(U, values, self.op.xp.ascontiguousarray(Vh), *found, status, notes)
 
     def _probe(self, basis: Basis, count: int = _PROBES) -> float:
         """||A - A V V^H||_F^2 estimated from its images of random vectors. One pass."""
-        Omega = gaussian(self.op.shape[1], count, self.seeds[1], self.op.dtype)
+        Omega = gaussian(self.op.shape[1], count, self.seeds[1], self.op)
         for _ in range(2):
             Omega = Omega - product(basis.V, product(basis.V.T, Omega, conjugate=True))
         return norm_of([self.op.times(Omega)], self.op.name) ** 2 / count
@@ -314,7 +315,7 @@ class Run:
         r, op = self.request, self.op
         assert r.tol is not None
         n, eps = op.shape[1], float(np.finfo(op.dtype).eps)
-        Omega = gaussian(n, _TOLERANCE_PROBES, self.seeds[1], op.dtype)
+        Omega = gaussian(n, _TOLERANCE_PROBES, self.seeds[1], op)
         images: np.ndarray | None = None
         known, best, stalled, margin, kept = self.norm, math.inf, 0, 1.0, n**2
         while True:
@@ -373,10 +374,12 @@ class Run:
         X = X * np.ldexp(
             _check.real_dtype(X.dtype).type(1), max(-120, min(120, exponent)) if X.dtype.char in "fF" else exponent
         )
+        # Of a matrix of a device LAPACK decomposes the triangle, which is small.
+        Q, R = householder(X) if on_device(X) else (None, X)
         try:
-            U, s, Vh = scipy.linalg.svd(X, full_matrices=False, check_finite=False, overwrite_a=True)
+            U, s, Vh = scipy.linalg.svd(R, full_matrices=False, check_finite=False, overwrite_a=True)
         except np.linalg.LinAlgError:  # divide and conquer fails on rare matrices
-            U, s, Vh = scipy.linalg.svd(X, full_matrices=False, check_finite=False, lapack_driver="gesvd")
+            U, s, Vh = scipy.linalg.svd(R, full_matrices=False, check_finite=False, lapack_driver="gesvd")
         tails = np.sqrt(_tails(s))
         kept, status = r.k, LowRankStatus.LAPACK
         if r.tol is not None:
@@ -386,21 +389,29 @@ class Run:
         size = float(np.ldexp(tails[0], -exponent))
         error, values = float(np.ldexp(tails[kept], -exponent)), np.ldexp(s[:kept], -exponent)
         U, Vh = np.ascontiguousarray(U[:, :kept]), np.ascontiguousarray(Vh[:kept])
+        if Q is not None:
+            U, Vh, values = product(Q, like(Q, U)), like(Q, Vh), like(Q, values)
         return SVDResult(U, values, Vh, error, size, values, "lapack", len(s), "lapack", 0, None, r.seed, status)
 
     def _empty(self, norm: float) -> SVDResult:
         """Of a matrix that is empty or zero: unit vectors with singular values of zero."""
         (m, n), dtype = self.op.shape, self.op.dtype
         k = 0 if self.request.tol is not None else self.request.k
-        s = np.zeros(k, _check.real_dtype(dtype))
-        U, Vh, seed = np.eye(m, k, dtype=dtype), np.eye(k, n, dtype=dtype), self.request.seed
+        xp = self.op.xp
+        s = xp.zeros(k, _check.real_dtype(dtype))
+        U, Vh, seed = xp.eye(m, k, dtype=dtype), xp.eye(k, n, dtype=dtype), self.request.seed
         return SVDResult(U, s, Vh, 0.0, norm, s, "norm", 0, "krylov", 0, None, seed, LowRankStatus.EXACT)
 
 
-def gaussian(rows: int, columns: int, seed: int, dtype: np.dtype) -> np.ndarray:
-    """Independent standard normal entries, of the precision of dtype."""
+def gaussian(rows: int, columns: int, seed: int, op: Operand) -> np.ndarray:
+    """Independent standard normal entries, of the precision of op and where it is."""
     S = Gaussian().sample(columns, rows, rng=seed)
-    return np.ascontiguousarray((S.to_dense() * math.sqrt(columns)).T.astype(dtype))
+    if op.xp is np:
+        G = S.to_dense()
+    else:
+        G = op.xp.empty(S.shape)
+        kernels(G).dense_sketch(Gaussian._family, columns, seed, G, 0, 0)
+    return op.xp.ascontiguousarray((G * math.sqrt(columns)).T.astype(op.dtype))
 
 
 def _gain(s: np.ndarray, before: np.ndarray, eps: float) -> float:
@@ -412,9 +423,3 @@ def _gain(s: np.ndarray, before: np.ndarray, eps: float) -> float:
 def _tails(values: np.ndarray) -> np.ndarray:
     """Sums of the squares of values i, i + 1, ..."""
     return np.append(np.cumsum(values[::-1].astype(float) ** 2)[::-1], 0.0)
-
-
-def _innermost(op: Operand) -> Operand:
-    while isinstance(op, AdjointOperand | CenteredOperand | ScaledOperand):
-        op = op.base
-    return op

@@ -11,15 +11,15 @@ import numpy as np
 from scipy.linalg import blas
 from scipy.sparse.linalg import LinearOperator
 
-from .. import _check
+from .. import _check, _cpu
 from ..result import HasStatus
 from . import _psd_shifted
 from ._psd_entries import Entries, entries
 from ._psd_pivots import METHODS
+from ._real_form import real_form, small_gram
 from .result import LowRankStatus, LowRankWarning
 
 _LEAST, _MOST = 16, 160  # candidates at a time where the block is "auto"
-_SUM = 1 << 16  # entries of new columns that are squared at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -162,11 +162,12 @@ def rpcholesky(
         the block where that cannot change the choice; not random, and misled by outliers.
     block : int or "auto"
         Candidates at a time.
-    kernel : "linear", "rbf" or callable, optional
-        <x, y>; exp(-gamma ||x - y||^2); or a function of two matrices of points that gives the (n1, n2) block of their values.
-        An attribute `diag` of it is asked for the diagonal.
+    kernel : "linear", "rbf", "laplacian" or callable, optional
+        <x, y>; exp(-gamma ||x - y||^2); exp(-gamma ||x - y||_1), where complex coordinates count as two real ones; or a
+        function of two matrices of points that gives the (n1, n2) block of their values. An attribute `diag` of it is asked for
+        the diagonal.
     gamma : float, optional
-        For "rbf"; 1 / d where it is not given.
+        For "rbf" and "laplacian"; 1 / d where it is not given.
     rng : None | int | SeedSequence | BitGenerator | Generator (SPEC 7)
 
     Returns
@@ -277,7 +278,7 @@ class _Run:
         if source.dtype.kind == "c" and self.H.dtype.kind != "c":
             self.H = self.H.astype(source.dtype)
         images = self.H[:k, rows].astype(core.dtype)
-        core = core - images.conj().T @ images
+        core = core - small_gram(images)
         np.fill_diagonal(core, self.open[rows])
         chosen, L = self.choose(proposal, core, self._floor()[rows], self.most - k)
         self._append(rows[chosen], images[:, chosen], L)
@@ -292,36 +293,22 @@ class _Run:
             grown = np.empty((min(self.most, max(2 * len(self.H), k + m)), self.source.n), self.H.dtype)
             grown[:k] = self.H[:k]
             self.H = grown
-        new = self.H[k : k + m]
-        self.source.rows(rows, new)
-        # Transposed, so that all is in the Fortran order of scipy's BLAS and nothing is copied.
-        gemm, trsm = blas.get_blas_funcs(("gemm", "trsm"), dtype=new.dtype)
-        if k:
-            gemm(-1.0, self.H[:k].T, images.conj().astype(new.dtype), beta=1.0, c=new.T, overwrite_c=1)
-        trsm(1.0, np.asfortranarray(L, dtype=new.dtype), new.T, side=1, lower=1, trans_a=1, overwrite_b=1)
-        gone = self._columns(new)
+        # A kernel of our own: threads of a BLAS would wait busily while the entries are made.
+        factor = real_form(np.hstack([images.conj().T, L]).astype(self.H.dtype))
+        gone = np.zeros(self.source.n)
+        for part in self.source.strips(rows, self.H[k : k + m]):
+            _cpu.eliminate(factor, self.H[: k + m, part], gone[part])
         if self.tol is not None and float((self.d - gone).sum()) <= self.tol * self.trace:
-            sums = np.cumsum([float(np.square(np.abs(row), dtype=np.float64).sum()) for row in new])
-            needed = int(np.argmax(float(self.d.sum()) - sums <= self.tol * self.trace)) + 1
-            if needed < m and float(self.d.sum()) - sums[needed - 1] <= self.tol * self.trace:
-                m, gone = needed, self._columns(new[:needed])
+            gone, m = np.zeros(self.source.n), 0
+            while m < len(rows) and not float((self.d - gone).sum()) <= self.tol * self.trace:
+                gone += np.square(np.abs(self.H[k + m]), dtype=np.float64)
+                m += 1
         self.pivots = np.concatenate([self.pivots, rows[:m]])
         self.d -= gone
         self.d[self.pivots] = 0.0
         if not np.isfinite(self.d).all():
             raise ValueError(f"{self.source.what} must be finite; got NaN or infinite values")
         self._clean(self.first)
-
-    def _columns(self, new: np.ndarray) -> np.ndarray:
-        """Squared norms of columns, in float64."""
-        out = np.empty(new.shape[1])
-        step = max(256, _SUM // max(1, len(new)))
-        for c in range(0, new.shape[1], step):
-            part = new[:, c : c + step].astype(np.result_type(new.dtype, np.float64), copy=False)
-            np.einsum("ij,ij->j", part.real, part.real, out=out[c : c + step])
-            if part.dtype.kind == "c":
-                out[c : c + step] += np.einsum("ij,ij->j", part.imag, part.imag)
-        return out
 
     def _floor(self) -> np.ndarray:
         """What rounding may leave of a diagonal entry that is zero: subtracting squares adds up to about eps of its first size,

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas, lapack
 
-from .. import _check
+from .. import _check, _cpu
 from ..families import SparseStack
 from ..result import HasStatus
 from ._probes import sub_seed
+from ._real_form import complex_gram, parts, real_form
 from .result import LowRankStatus
 
 _STREAM, _QR = 32, 2  # see docs/definitions.md
 _OVERSAMPLED = 2  # rows of the sketch for every column: condition number 6 after the first step
 _TALL = 4  # rows for every column from which on it pays
 _SMALLEST = 1 << 16  # entries
-_ROWS = 2048  # that triangular solves and Gram products share the cache with
+_ROWS = 2048  # that triangular solves and Gram products share in the cache
 _COND = 20  # above which one more Cholesky factorization is spent on orthogonality
 
 
@@ -75,8 +76,8 @@ def qr(A: Any, *, pivoting: bool = True, rcond: float | None = None, rng: Any = 
 
     For tall A: pivots and a first R by LAPACK's pivoted QR of a sketch; then Cholesky QR of A[:, P] R^-1, whose condition
     number is about 6 whatever that of A is (CQRRPT of Melnichenko, Balabanov, Murray, Demmel, Mahoney, Luszczek 2023). All of
-    the work on A is in BLAS 3. Q is orthonormal and Q R close to A[:, P] as those of LAPACK are; the diagonal of R falls like
-    theirs up to the distortion of the sketch.
+    the work on A is in products of blocks, 3 m n^2 operations. Q is orthonormal and Q R close to A[:, P] as those of LAPACK
+    are; the diagonal of R falls like theirs up to the distortion of the sketch.
 
     Parameters
     ----------
@@ -113,14 +114,15 @@ def qr(A: Any, *, pivoting: bool = True, rcond: float | None = None, rng: Any = 
     rank = _rank(R, cut)
     if rank < n and not pivoting:
         return _by_lapack(a, pivoting, cut, seed, "Columns depend on each other.")
-    Q, G = _preconditioned(a, R, P[:rank])
+    Q, G = _divided(a, P[:rank], R)
     C, R, corrections = _cholesky(G), R[:rank], 1
     if C is not None and _pivot_ratio(C) > _COND:
-        _solve(C, Q)
-        R, C, corrections = _times(C, R), _cholesky(_gram(Q)), 2
+        R = _times(C, R)
+        Q, G = _divided(Q, np.arange(rank), C, Q)
+        C, corrections = _cholesky(G), 2
     if C is None or _pivot_ratio(C) > _COND:
         return _by_lapack(a, pivoting, cut, seed, "The sketch lost a direction of A.")
-    _solve(C, Q)
+    _solve(Q, np.arange(rank), C, Q)
     return PivotedQRResult(Q, _times(C, R), P, rank, "sketched", corrections, 2, seed, LowRankStatus.EXACT)
 
 
@@ -157,52 +159,25 @@ def _rank(R: np.ndarray, cut: float) -> int:
     return int(small[0]) if len(small) else len(pivots)
 
 
-def _preconditioned(a: np.ndarray, R: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A[:, columns] R^-1 and its Gram matrix; in C order but for A in Fortran order."""
+def _divided(a: np.ndarray, columns: np.ndarray, R: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Q = A[:, columns] R^-1, in Fortran order where A is, and Q^H Q in float64 or complex128. out may be A."""
     m, k = a.shape[0], len(columns)
-    by_columns = abs(a.strides[0]) < abs(a.strides[1])
-    Q = np.empty((m, k), a.dtype, order="F" if by_columns else "C")
-    R = R[:k, :k].copy(order="F")
-    if by_columns:
-        np.take(a, columns, axis=1, out=Q, mode="clip")
-        _solve(R, Q)
-        return Q, _gram(Q)
-    G = np.zeros((k, k), a.dtype, order="F")
+    Q = np.empty((m, k), a.dtype, order="F" if abs(a.strides[0]) < abs(a.strides[1]) else "C") if out is None else out
+    width = 2 * k if a.dtype.kind == "c" else k
+    G = np.zeros((width, width))
     for i in range(0, m, _ROWS):
         block = Q[i : i + _ROWS]
-        np.take(a[i : i + _ROWS], columns, axis=1, out=block, mode="clip")
-        _solve(R, block)
-        G = _gram(block, G)
-    return Q, G
+        _solve(a[i : i + _ROWS], columns, R, block)
+        if k:
+            _cpu.gram(parts(block), None, False, None, None, G)
+    return Q, complex_gram(G) if a.dtype.kind == "c" else G
 
 
-def _solve(R: np.ndarray, Q: np.ndarray) -> None:
-    """Q R^-1 in place."""
-    if not Q.size:
-        return
-    trsm = blas.get_blas_funcs("trsm", (Q,))
-    if Q.flags.f_contiguous:
-        trsm(1.0, R, Q, side=1, overwrite_b=1)
-    else:
-        trsm(1.0, R, Q.T, side=0, trans_a=1, overwrite_b=1)
-
-
-def _gram(Q: np.ndarray, G: np.ndarray | None = None) -> np.ndarray:
-    """G + Q* Q, upper triangle, in Fortran order."""
-    k = Q.shape[1]
-    G = np.zeros((k, k), Q.dtype, order="F") if G is None else G
-    if not Q.size:
-        return G
-    by_columns = Q.flags.f_contiguous
-    if Q.dtype.kind != "c":
-        syrk = blas.get_blas_funcs("syrk", (Q,))
-        return syrk(1.0, Q if by_columns else Q.T, 1.0, G, trans=1 if by_columns else 0, overwrite_c=1)
-    herk = blas.get_blas_funcs("herk", (Q,))
-    if by_columns:
-        return herk(1.0, Q, 1.0, G, trans=2, overwrite_c=1)
-    # Q^T in Fortran order gives the conjugate of Q* Q: its lower triangle is what is added.
-    G += np.triu(herk(1.0, Q.T, lower=0).conj())
-    return G
+def _solve(a: np.ndarray, columns: np.ndarray, R: np.ndarray, out: np.ndarray) -> None:
+    """out = A[:, columns] R^-1. A kernel of our own, as threads of a BLAS would wait busily while columns are gathered."""
+    if out.size:
+        k = len(columns)
+        _cpu.solve_right(real_form(R[:k, :k].T.astype(a.dtype, copy=False)), columns, a, out)
 
 
 def _cholesky(G: np.ndarray) -> np.ndarray | None:
@@ -225,7 +200,7 @@ def _times(C: np.ndarray, R: np.ndarray) -> np.ndarray:
     if not R.size:
         return R.copy()
     trmm = blas.get_blas_funcs("trmm", (R,))
-    return np.triu(trmm(1.0, C, R))
+    return np.triu(trmm(1.0, C.astype(R.dtype), R))
 
 
 def _by_lapack(a: np.ndarray, pivoting: bool, cut: float, seed: int, notes: str) -> PivotedQRResult:

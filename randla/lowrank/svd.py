@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from .._backend import namespace
 from ._adapted import CenteredOperand
-from ._operand import AdjointOperand, DenseOperand, Operand, SparseOperand, operand
+from ._device import DeviceOperand, operand_anywhere
+from ._operand import AdjointOperand, DenseOperand, Operand
 from ._truncated import Request, Run, SVDResult
 from .result import LowRankWarning
 
@@ -17,6 +19,8 @@ __all__ = ["SVDResult", "svd"]
 
 _METHODS = ("auto", "krylov", "subspace", "lapack")
 _TOLERANCE_BLOCK = 32
+# A product with so many columns of float64 still takes no longer than to read A on a device, and with twice as many of float32.
+_DEVICE_BLOCK = 32
 
 
 def svd(
@@ -40,7 +44,9 @@ def svd(
     ----------
     A : array (m, n), CSR/CSC matrix, LinearOperator or RowBlocks
         float32, float64, complex64 or complex128; any strides; memory-mapped ones are read in pieces. A list of 2-D arrays,
-        or another iterable of blocks of rows that can be read again, is taken as RowBlocks.
+        or another iterable of blocks of rows that can be read again, is taken as RowBlocks. For an array or a sparse matrix of
+        a CUDA device U, s, s_upper, Vh and the mean are CuPy arrays; only matrices of as many rows and columns as the basis
+        or the sketch has vectors come to the host, but for a triangle of min(m, n) columns with "lapack".
     k : int
         Rank; with `tol` the largest one allowed. Cut at min(m, n).
     tol : float
@@ -49,7 +55,8 @@ def svd(
     n_oversamples : int
         Columns beyond k that a block has where `n_iter` is given; with "auto" they enter the size and number of blocks.
     n_iter : int or "auto"
-        Number of products with A^H A after the first sketch, in blocks of k + n_oversamples columns: n_iter + 2 passes.
+        Number of products with A^H A after the first sketch, in blocks of k + n_oversamples columns: n_iter + 2 passes, or
+        2 n_iter + 2 where both products do not fit into one, as on a device.
         "auto" goes on, in smaller blocks where a pass is cheap, until further ones would lower the error by some 1e-5 of it
         only, or the basis holds 3 (k + n_oversamples) vectors, which is the accuracy of seven subspace iterations.
     method : {"auto", "krylov", "subspace", "lapack"}
@@ -76,7 +83,7 @@ def svd(
     TypeError, ValueError
         Unsuitable arguments; NaN or infinite entries.
     """
-    base = operand(A)
+    base = operand_anywhere(A)
     m, n = base.shape
     request = _request(base, k, tol, n_oversamples, n_iter, method, block_size, _check.seed(rng))
     if not isinstance(center, bool | np.bool_):
@@ -90,7 +97,7 @@ def svd(
         op = AdjointOperand(op)
     result = Run(op, request).result()
     if m < n:
-        result.U, result.Vh = np.ascontiguousarray(result.Vh.conj().T), np.ascontiguousarray(result.U.conj().T)
+        result.U, result.Vh = (base.xp.ascontiguousarray(part.conj().T) for part in (result.Vh, result.U))
     fix_signs(result.U, result.Vh)
     result.mean, result.passes = mean, base.passes
     if not result.success:
@@ -121,7 +128,7 @@ def _request(op: Operand, k: Any, tol: Any, oversamples: Any, n_iter: Any, metho
     if method == "subspace" and steps is None:
         raise ValueError("n_iter must be an integer for method 'subspace'; got 'auto'")
     width = rank + oversamples
-    cheap = isinstance(op, SparseOperand) or (isinstance(op, DenseOperand) and not _mapped(op.A))
+    cheap = op.sparse or isinstance(op, DeviceOperand) or (isinstance(op, DenseOperand) and not _mapped(op.A))
     if block is not None:
         size = _check.integer(block, "block_size", 1)
     elif steps is not None:
@@ -129,7 +136,8 @@ def _request(op: Operand, k: Any, tol: Any, oversamples: Any, n_iter: Any, metho
     elif tol is not None:
         size = _TOLERANCE_BLOCK
     else:
-        size = max(16, (2 * width // 5 + 7) // 8 * 8) if cheap else width
+        least = _DEVICE_BLOCK if isinstance(op, DeviceOperand) else 16
+        size = max(least, (2 * width // 5 + 7) // 8 * 8) if cheap else width
     return Request(rank, tol, oversamples, steps, method, max(1, min(size, smaller)), seed)
 
 
@@ -143,11 +151,11 @@ def fix_signs(U: np.ndarray, Vh: np.ndarray) -> None:
     """Make the largest entry of every column of U real and positive."""
     if not U.size:
         return
-    sizes = U if U.dtype.kind != "c" else np.abs(U)
-    high, low = np.argmax(sizes, axis=0), np.argmin(sizes, axis=0)
-    columns = range(U.shape[1])
-    largest = np.where(np.abs(U[high, columns]) >= np.abs(U[low, columns]), U[high, columns], U[low, columns])
-    phase = largest / np.abs(largest)
+    xp = namespace(U)
+    sizes = U if U.dtype.kind != "c" else abs(U)
+    high, low, columns = sizes.argmax(axis=0), sizes.argmin(axis=0), xp.arange(U.shape[1])
+    largest = xp.where(abs(U[high, columns]) >= abs(U[low, columns]), U[high, columns], U[low, columns])
+    phase = largest / abs(largest)
     if (phase != 1).any():
         U *= phase.conj()
         Vh *= phase[:, None]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._backend import to_host
 from ._samples import RowOrder, draw_rows
 from .objective import Evaluation, Sample, WindowSample
 from .sample_rules import DynamicAccuracy, RuleState, SampleRule
@@ -25,8 +26,7 @@ def look(point: Any, rule: SampleRule, state: RuleState, kind: str) -> None:
         if kind == "hessian":
             state.bound = float(point.importance("row-norm").max())
         else:
-            slopes, rows = point.terms[1], slice(None) if point.sample is None else point.sample.rows
-            state.bound = math.sqrt(float((np.einsum("ki,ki->i", slopes, slopes) * point.problem.row_squares[rows]).max()))
+            state.bound = math.sqrt(float(point.gradient_squares().max()))
 
 
 class SampledHessian:
@@ -50,7 +50,8 @@ class SampledHessian:
         state.size, self.size = size, min(size, point.size)
         if self.scheme == "uniform":
             return point.hessian(None if size >= point.size else self._window(point, size))
-        importance = point.importance(self.scheme)
+        # Drawn on the host, so that the rows of a seed are the same everywhere.
+        importance = to_host(point.importance(self.scheme))
         if not np.isfinite(importance).all():
             # Its products are not finite, which is for the method to find.
             return point.hessian()

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _check, _cpu
+from .._backend import is_sparse, namespace
 
 Maybe = np.ndarray | None
 
@@ -26,20 +27,27 @@ class Design:
         self._parts: tuple[Any, ...] = (A.data, A.indptr, A.indices, A.shape[1]) if self.sparse else (A,)
         self._kernels: dict[str, Any] = _SPARSE if self.sparse else _DENSE
 
+    def listing(self, rows: np.ndarray) -> Design:
+        """Those rows, ascending, of all that these are, read where they lie."""
+        return Design(self.A, rows)
+
     def gathered(self, rows: np.ndarray) -> Design:
         """Those rows, copied next to each other."""
         return Design(_rows_of(self.A, rows))
 
     def evaluate(
-        self, loss: Any, y: np.ndarray, w: Maybe, x: np.ndarray, gradient: bool
+        self, loss: Any, y: np.ndarray, w: Maybe, x: np.ndarray, gradient: bool, z: Maybe = None
     ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, Maybe]:
-        """sum w f, margins z, their w f' and w f'', and the sum of gradients, in one pass where the loss has a kernel."""
+        """sum w f, margins z, their w f' and w f'', and the sum of gradients, in one pass where the loss has a kernel.
+
+        Margins that are known are not made again.
+        """
         k = loss.classes
-        z, g = np.empty((k, self.count)), np.empty((k, self.dim)) if gradient else None
-        if not hasattr(loss, "id"):
-            z = self.forward(x.reshape(k, -1))
+        if z is not None or not hasattr(loss, "id"):
+            z = self.forward(x.reshape(k, -1)) if z is None else z
             f, c, d = loss.terms(z, y, w)
             return f, z, c, d, self.adjoint(c) if gradient else None
+        z, g = np.empty((k, self.count)), np.empty((k, self.dim)) if gradient else None
         c, d = np.empty((k, self.count)), np.empty((k, self.count))
         f = self._kernels["glm"](*self._parts, self.rows, loss.id, loss.parameter, y, w, x.reshape(k, -1), z, c, d, g)
         return f, z, c, d, g
@@ -66,10 +74,11 @@ class Design:
         self._kernels["product"](*self._parts, self.rows, V, C, d, U, G)
 
     def softmax_product(self, V: np.ndarray, p: np.ndarray, w: Maybe) -> np.ndarray:
-        """The Hessian of the softmax loss with probabilities p (classes, count) times V (classes, dim)."""
-        G = np.empty_like(V)
-        self._kernels["softmax"](*self._parts, self.rows, V, p, w, G)
-        return G
+        """The Hessian of the softmax loss with probabilities p (classes, count) times V (k, classes dim)."""
+        G = np.empty((len(V), len(p), self.dim))
+        for v, g in zip(V, G, strict=True):
+            self._kernels["softmax"](*self._parts, self.rows, v.reshape(g.shape), p, w, g)
+        return G.reshape(V.shape)
 
     def gram(self, d: np.ndarray) -> np.ndarray:
         """A' diag(d) A, (dim, dim)."""
@@ -121,7 +130,7 @@ def _rows_of(A: _check.Matrix, rows: np.ndarray) -> _check.Matrix:
 
 def finite_rows(A: _check.Matrix, name: str) -> None:
     """Refuse NaN and inf; the sum of finite numbers may overflow, so that entries are looked at only where it is not finite."""
-    data = A.data if sp.issparse(A) else A
+    data = A.data if is_sparse(A) else A
     with np.errstate(over="ignore", invalid="ignore"):
-        if not math.isfinite(float(np.sum(data, dtype=np.float64))):
+        if not math.isfinite(float(namespace(data).sum(data, dtype=np.float64))):
             _check.finite(data, name)

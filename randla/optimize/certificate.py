@@ -13,6 +13,7 @@ from scipy.linalg.blas import dgemv, dnrm2
 from scipy.linalg.lapack import dpttrf
 
 from .. import _check
+from .._backend import kind, like, on_device, parameters
 from .._random import random_words
 from ..families import Gaussian
 
@@ -149,6 +150,7 @@ def smallest_eigenvalue(
     ----------
     H : anything with H @ v for v (dim,)
         Symmetric, float64. Arrays up to 512 columns, and up to 64 a Hessian whose `dense_is_cheap`, are given to LAPACK whole.
+        Products are with vectors of the host, which a Hessian of a GLM of a device takes; no array of a device.
     dim : int
     tol : float
         Not negative. The run ends as soon as a curvature below -tol is found, or value - error >= -tol is proved.
@@ -156,7 +158,7 @@ def smallest_eigenvalue(
         In (0, 1).
     start : array (dim,)
         A guess of the eigenvector, to be mixed into the random vector. It must not depend on that one: another call's result
-        is fine if `index` or the seed was another.
+        is fine if `index` or the seed was another. A NumPy array.
     max_products : int
         Default: dim, at most 1000 and what a basis of 1 GiB holds. Where it ends the run, `error` is what is proved by then.
     index : int
@@ -175,6 +177,8 @@ def smallest_eigenvalue(
         For unsuitable arguments.
     """
     dim = _check.integer(dim, "dim", 1)
+    if on_device(H):
+        raise TypeError(f"H must be a numpy array or an operator with H @ v for vectors of the host; got {kind(H)}")
     if isinstance(H, np.ndarray) and H.dtype.kind not in "fiub":
         raise TypeError(f"H must be real; got {H.dtype}")
     if not hasattr(H, "__matmul__"):
@@ -219,6 +223,7 @@ def check_second_order(
     problem : FiniteSum
         Read in full: `grad(x)` and `hessian(x)`.
     x : array (dim,)
+        Of the host, or of the device that the problem is on.
     gtol, htol : float
         Not negative. htol = 0 can be proved where the smallest eigenvalue exceeds rounding, not at a singular Hessian.
     failure : float
@@ -231,14 +236,14 @@ def check_second_order(
     Returns
     -------
     Certificate
-        Not satisfied where the gradient or the Hessian is not finite.
+        Not satisfied where the gradient or the Hessian is not finite. `vector` is where the problem is.
 
     Raises
     ------
     TypeError, ValueError
         For unsuitable arguments, NaN and infinite entries of x among them.
     """
-    x = _point(problem, x)
+    x, home = _point(problem, x), getattr(problem, "home", None)
     gtol, htol, failure = _check.real(gtol, "gtol"), _check.real(htol, "htol"), _probability(failure)
     seed = _check.seed(rng)
     gradient = np.asarray(problem.grad(x), np.float64)
@@ -246,10 +251,12 @@ def check_second_order(
         raise ValueError(f"problem.grad(x) must have shape {x.shape}; got {gradient.shape}")
     norm = float(dnrm2(gradient))
     if not math.isfinite(norm):
-        return Certificate(norm, math.nan, math.inf, False, np.full(len(x), math.nan), 0, failure, seed)
+        nothing = like(home, np.full(len(x), math.nan))
+        return Certificate(norm, math.nan, math.inf, False, nothing, 0, failure, seed)
     bound = smallest_eigenvalue(problem.hessian(x), len(x), tol=htol, failure=failure, max_products=max_products, rng=seed)
     satisfied = norm <= gtol and bound.lower >= -htol
-    return Certificate(norm, bound.value, bound.error, satisfied, bound.vector, bound.products, bound.failure, seed)
+    vector = like(home, bound.vector)
+    return Certificate(norm, bound.value, bound.error, satisfied, vector, bound.products, bound.failure, seed)
 
 
 def hessian_condition(problem: Any, x: Any, s: Any, idx: Any) -> HessianCondition:
@@ -260,7 +267,7 @@ def hessian_condition(problem: Any, x: Any, s: Any, idx: Any) -> HessianConditio
     problem : FiniteSum
         `hessian(x)` and `hessian(x, idx)` are multiplied by s once each.
     x, s : array (dim,)
-        s is not zero.
+        s is not zero. Of the host, or of the device that the problem is on.
     idx : array of int
         The sample, as `problem.hessian` takes it.
 
@@ -275,7 +282,7 @@ def hessian_condition(problem: Any, x: Any, s: Any, idx: Any) -> HessianConditio
         For unsuitable arguments, NaN and infinite entries of x and s among them.
     """
     x = _point(problem, x)
-    s = _check.vector(s, "s", len(x))
+    s = _check.vector(parameters(s, getattr(problem, "home", None)), "s", len(x))
     length = float(dnrm2(s))
     if length == 0:
         raise ValueError(f"s must not be zero; got {len(s)} zeros")
@@ -297,6 +304,7 @@ def _probability(value: Any) -> float:
 def _point(problem: Any, x: Any) -> np.ndarray:
     if not (hasattr(problem, "hessian") and hasattr(problem, "grad") and hasattr(problem, "dim")):
         raise TypeError(f"problem must be a FiniteSum, with dim, grad and hessian; got {type(problem).__name__}")
+    x = parameters(x, getattr(problem, "home", None))
     return _check.vector(x, "x", np.size(x) if problem.dim is None else problem.dim)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from .._backend import like, parameters
 from ._faces import Face
 from ._model_path import ModelPath
 from ._projections import Box, Constraint, L1Ball, L2Ball, Simplex
@@ -75,7 +76,7 @@ def minimize_constrained(
     problem : FiniteSum
         n, dim, value(x), grad(x, idx), hessian(x, idx).
     x0 : array (dim,)
-        Projected on D first.
+        Projected on D first. Of the host, or of the device that the problem is on, where the arrays of the result then are.
     constraint : Box, L2Ball, L1Ball or Simplex
     gradient_sample, hessian_sample : int or float
         Terms in the gradient and in the Hessian of a step: a number, or a share in (0, 1]; None takes all. F itself is always
@@ -92,7 +93,7 @@ def minimize_constrained(
     maxiter : int
     callback : callable
         Called as callback(intermediate_result=...) after every iteration with the fields of a history entry and x;
-        StopIteration ends the run.
+        StopIteration ends the run. x is a NumPy array.
     verbose : int
         1 prints the outcome, 2 a line per iteration.
     rng : None, int, SeedSequence, BitGenerator or Generator
@@ -114,7 +115,7 @@ def minimize_constrained(
     """
     if not isinstance(constraint, Constraint):
         raise TypeError(f"constraint must be a Box, L2Ball, L1Ball or Simplex; got {constraint!r}")
-    start = constraint._point(x0, "x0")
+    start = constraint._point(parameters(x0, getattr(problem, "home", None)), "x0")
     if problem.dim not in (None, len(start)):
         raise ValueError(f"x0 must have shape ({problem.dim},); got {start.shape}")
     gtol = _check.real(gtol, "gtol")
@@ -404,14 +405,16 @@ class _Run:
             gap = -self.D._slope(x, g, self.D.lmo(g) - x)
         except ValueError:
             gap = math.inf
+        home = getattr(self.problem, "home", None)
+        multipliers = self.D._multipliers(x, g).items()
         return ConstrainedResult(
-            x=x.copy(),
+            x=like(home, x.copy()),
             fun=fun,
-            jac=g,
+            jac=like(home, g),
             grad_norm=math.sqrt(g @ g),
             kkt=self.kkt(x, g),
-            multipliers=self.D._multipliers(x, g),
-            active=self.D._active(x),
+            multipliers={name: like(home, value) if isinstance(value, np.ndarray) else value for name, value in multipliers},
+            active=like(home, self.D._active(x)),
             min_eig=self.min_eig,
             min_eig_error=self.min_eig_error,
             gap=gap,

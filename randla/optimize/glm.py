@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from .._backend import Array, kind, like, namespace, on_device, parameters, same_device
 from ..leverage import leverage_scores
 from ._design import Design, GrowingDesign, finite_rows
+from ._device_design import DeviceDesign
 from .losses import Loss, Regularizer, resolve
 from .objective import Counts, Evaluation, FiniteSum, Hessian, Ray, Sample, WindowSample
 
@@ -24,7 +26,7 @@ class GLM(FiniteSum):
     ----------
     X : array or sparse, (n, d)
         float32 or float64 (others are converted), C or F order, any strides; CSR, others are converted. Read where it lies;
-        arithmetic is float64.
+        arithmetic is float64. CuPy arrays and sparse matrices of a device are read there; y and weights then are there too.
     y : array, (n,)
         Labels: -1 and 1 or 0 and 1 ("logistic", "squared_sigmoid"); numbers >= 0 ("poisson"); classes 0, 1, ... ("softmax");
         real numbers.
@@ -52,7 +54,15 @@ class GLM(FiniteSum):
     Raises
     ------
     TypeError, ValueError
-        For shapes that do not match, complex or non-finite data, labels that the loss does not know, l2 < 0.
+        For shapes that do not match, complex or non-finite data, labels that the loss does not know, l2 < 0; TypeError for data
+        of which some are on a device and some are not.
+
+    Notes
+    -----
+    Of a device everything with an entry for each row stays there, and the functions of a `Loss` of your own get CuPy arrays.
+    Vectors of dim numbers are the host's: the functions of a `Regularizer` get NumPy arrays. `value`, `grad`, `hessian` and
+    products take vectors of either side, and give those back where they were given; only vectors of the device make products
+    that wait for nothing. `to_dense` of a Hessian is a NumPy array. Of a sparse X the transpose is kept beside it.
     """
 
     has_variances = True
@@ -68,13 +78,14 @@ class GLM(FiniteSum):
         weights: Any = None,
         scale: float | None = None,
     ):
-        X = _check.matrix(X, "X")
+        same_device(X=X, y=y, weights=weights)
+        X = _check.matrix(X, "X", device=True)
         if X.dtype.kind == "c":
             raise TypeError(f"X must be real; got {X.dtype}")
         if not all(X.shape):
             raise ValueError(f"X must have rows and columns; got shape {X.shape}")
         finite_rows(X, "X")
-        y = _check.real_array(y, "y")
+        y = _check.real_array(y, "y", device=True)
         if y.shape != (X.shape[0],):
             raise ValueError(f"y must have shape ({X.shape[0]},), one label per row of X; got {y.shape}")
         _check.finite(y, "y")
@@ -82,25 +93,27 @@ class GLM(FiniteSum):
             raise TypeError(f"regularizer must be a Regularizer or None; got {regularizer!r}")
         self.X, self.l2, self.regularizer = X, _check.real(l2, "l2"), regularizer
         self.loss = resolve(loss, scale, y)
-        self.weights = None if weights is None else _check.weights(weights, X.shape[0])
+        self.weights = None if weights is None else _check.weights(weights, X.shape[0], device=True)
         self.y = self.loss.labels(y)
         self.n, self.dim = X.shape[0], X.shape[1] * self.loss.classes
         self.convex = self.loss.convex and (regularizer is None or regularizer.convex)
         self.curvature_bound = self.l2
+        self.home = X
         self._grown: tuple[Any, GrowingDesign] | None = None
+        self._sent: tuple[Any, Array] | None = None
         self._last: GLMEvaluation | None = None
 
     @cached_property
-    def design(self) -> Design:
-        return Design(self.X)
+    def design(self) -> Design | DeviceDesign:
+        return DeviceDesign(self.X) if on_device(self.X) else Design(self.X)
 
     @cached_property
-    def row_squares(self) -> np.ndarray:
+    def row_squares(self) -> Array:
         """||a_i||^2, (n,)."""
         return self.design.row_squares()
 
     @cached_property
-    def leverage(self) -> np.ndarray:
+    def leverage(self) -> Array:
         """Leverage scores of the rows of X, (n,)."""
         return leverage_scores(self.X, rng=0)  # a seed of its own: the seed of a run must replay its draws
 
@@ -108,21 +121,21 @@ class GLM(FiniteSum):
         """F(x), or the mean over the terms idx."""
         return self._public(x, idx).fun
 
-    def grad(self, x: np.ndarray, idx: Any = None) -> np.ndarray:
+    def grad(self, x: Array, idx: Any = None) -> Array:
         """The gradient, (dim,)."""
-        return self._public(x, idx).grad.copy()
+        return like(x, self._public(x, idx).grad.copy())
 
     def hessian(self, x: np.ndarray, idx: Any = None) -> Hessian:
         """The Hessian, an operator: H @ v, H @ V, H.to_dense()."""
         return self._public(x, idx).hessian()
 
     def _public(self, x: Any, idx: Any) -> GLMEvaluation:
-        x = _check.real_array(x, "x")
+        x = _check.real_array(parameters(x, self.home), "x")
         x = np.array(x, np.float64)
         if x.shape != (self.dim,):
             raise ValueError(f"x must have shape ({self.dim},); got {x.shape}")
         if idx is not None:
-            return self.at(x, Sample(_rows(idx, self.n)))
+            return self.at(x, Sample(_rows(parameters(idx, self.home), self.n)))
         # A caller that asks for value, gradient and Hessian one after the other pays for one forward pass.
         last = self._last
         if last is None or last.x.tobytes() != x.tobytes():
@@ -132,14 +145,35 @@ class GLM(FiniteSum):
     def at(self, x: np.ndarray, sample: Sample | None = None, counts: Counts | None = None) -> GLMEvaluation:
         return GLMEvaluation(self, x, sample, Counts() if counts is None else counts)
 
-    def design_of(self, sample: Sample | None) -> Design:
+    def design_of(self, sample: Sample | None) -> Design | DeviceDesign:
         if sample is None:
             return self.design
+        if on_device(self.X):
+            return self._there(sample)
         if isinstance(sample, WindowSample):
             if self._grown is None or self._grown[0] is not sample.order:
                 self._grown = sample.order, GrowingDesign(self.X, sample.order.order)
             return self._grown[1].window(sample.start, sample.stop)
         return Design(self.X, sample.rows)
+
+    def rows_of(self, sample: Sample | None) -> Any:
+        """What picks the terms of a sample out of vectors of all."""
+        if sample is None:
+            return slice(None)
+        return self._there(sample).listed if on_device(self.X) else sample.rows
+
+    def _there(self, sample: Sample) -> DeviceDesign:
+        if self not in sample.held:
+            sample.held[self] = DeviceDesign(self.X, self._sent_rows(sample))
+        return sample.held[self]
+
+    def _sent_rows(self, sample: Sample) -> Array:
+        """An order is sent to the device once, and its windows are cut out there."""
+        if not isinstance(sample, WindowSample):
+            return like(self.X, sample.rows)
+        if self._sent is None or self._sent[0] is not sample.order:
+            self._sent = sample.order, like(self.X, sample.order.order)
+        return self._sent[1][sample.start : sample.stop]
 
     def penalty(self, x: np.ndarray) -> float:
         other = 0.0 if self.regularizer is None else self.regularizer.total(x)
@@ -169,18 +203,19 @@ class GLMEvaluation(Evaluation):
         x: np.ndarray,
         sample: Sample | None,
         counts: Counts,
-        margins: np.ndarray | None = None,
+        margins: Array | None = None,
         seen: tuple[int, np.ndarray] | None = None,
     ):
         super().__init__(problem, x, sample, counts)
-        rows = None if sample is None else sample.rows
-        self.y = problem.y if rows is None else problem.y[rows]
-        self.w = problem.weights if rows is None or problem.weights is None else problem.weights[rows]
+        rows = problem.rows_of(sample)
+        self.y = problem.y if sample is None else problem.y[rows]
+        self.w = problem.weights if sample is None or problem.weights is None else problem.weights[rows]
         self.design = problem.design_of(sample)
+        self.xp = namespace(problem.X)
         self._margins = margins
         self._sum_of_gradients: np.ndarray | None = None
         self._seen = seen  # the sum of gradients over that many of the first terms
-        self._terms: tuple[float, np.ndarray, np.ndarray] | None = None
+        self._terms: tuple[float, Array, Array] | None = None
 
     def _evaluate(self, gradient: bool) -> None:
         loss, c = self.problem.loss, self.counts
@@ -191,7 +226,12 @@ class GLMEvaluation(Evaluation):
             c.nfev += 1
             c.njev += int(gradient)
         elif self._terms is None:
-            self._terms = loss.terms(self._margins, self.y, self.w)
+            # Their sum is made with them where it is wanted whole.
+            both = gradient and self._seen is None
+            f, _, first, second, g = self.design.evaluate(loss, self.y, self.w, self.x, both, self._margins)
+            self._terms, self._sum_of_gradients = (f, first, second), g if both else self._sum_of_gradients
+            c.props += self.size if both else 0
+            c.njev += int(both)
         if gradient and self._sum_of_gradients is None:
             self._add_gradients()
 
@@ -203,12 +243,12 @@ class GLMEvaluation(Evaluation):
         else:
             known, total = self._seen
             new = self.problem.design_of(_tail(self.sample, known))
-            self._sum_of_gradients = total + new.adjoint(np.ascontiguousarray(first[:, known:]))
+            self._sum_of_gradients = total + new.adjoint(self.xp.ascontiguousarray(first[:, known:]))
             self.counts.props += self.size - known
         self.counts.njev += 1
 
     @property
-    def terms(self) -> tuple[float, np.ndarray, np.ndarray]:
+    def terms(self) -> tuple[float, Array, Array]:
         """sum w f, and w f', w f'' of every term, (classes, size); of the softmax loss probabilities in the place of w f''."""
         if self._terms is None:
             self._evaluate(gradient=False)
@@ -216,7 +256,7 @@ class GLMEvaluation(Evaluation):
         return self._terms
 
     @property
-    def margins(self) -> np.ndarray:
+    def margins(self) -> Array:
         if self._margins is None:
             self._evaluate(gradient=False)
         assert self._margins is not None
@@ -243,7 +283,7 @@ class GLMEvaluation(Evaluation):
         return self._grad
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> Array:
         """d with X' diag(d) X the Hessian of the data, (size,); not of the softmax loss."""
         return self.terms[2][0] / self.size
 
@@ -254,10 +294,10 @@ class GLMEvaluation(Evaluation):
             w = self.w
         else:
             places, design = self._part(sample)
-            second, size, scale = np.ascontiguousarray(second[:, places]), sample.size, 1.0 / max(sample.size, 1)
+            second, size, scale = self.xp.ascontiguousarray(second[:, places]), sample.size, 1.0 / max(sample.size, 1)
             w = None if self.w is None else self.w[places]
         diagonal = None if self.problem.regularizer is None and not self.problem.l2 else problem.penalty_diagonal(self.x)
-        weights = None if sample is None else sample.weights
+        weights = None if sample is None or sample.weights is None else like(problem.X, sample.weights)
         if problem.loss.classes > 1:
             if weights is not None:
                 w, scale = weights if w is None else w * weights, 1.0
@@ -265,9 +305,11 @@ class GLMEvaluation(Evaluation):
         d = second[0] * scale if weights is None else second[0] * weights
         return glm_hessian(design, d, diagonal, size, self.counts)
 
-    def _part(self, sample: Sample) -> tuple[Any, Design]:
+    def _part(self, sample: Sample) -> tuple[Any, Design | DeviceDesign]:
         """Where the terms of a smaller sample lie among these, and their rows."""
         if self.sample is None:
+            if isinstance(self.design, DeviceDesign):
+                return self.problem.rows_of(sample), self.problem.design_of(sample)
             return sample.rows, self.design.gathered(sample.rows)
         if isinstance(sample, WindowSample) and isinstance(self.sample, WindowSample) and sample.order is self.sample.order:
             first = self.sample.start
@@ -278,35 +320,43 @@ class GLMEvaluation(Evaluation):
         places = order[np.minimum(found, self.size - 1)]
         if not np.array_equal(self.sample.rows[places], sample.rows):
             raise ValueError("the terms of a Hessian must be among those of the evaluation; got others")
+        if isinstance(self.design, DeviceDesign):
+            return like(self.problem.X, places), self.problem.design_of(sample)
         return places, self.design.gathered(places) if self.design.rows is None else Design(self.problem.X, sample.rows)
 
-    def importance(self, scheme: str) -> np.ndarray:
+    def importance(self, scheme: str) -> Array:
         """|f_i''| ||a_i||^2 ("row-norm"; Xu, Roosta, Mahoney 2017) or |f_i''| times the leverage score of a_i ("leverage")."""
-        rows = slice(None) if self.sample is None else self.sample.rows
         scores = self.problem.row_squares if scheme == "row-norm" else self.problem.leverage
         second = self.terms[2]
         if self.problem.loss.classes > 1:
             second = second * (1 - second)
             second = second if self.w is None else second * self.w
-        return np.abs(second).sum(axis=0) * scores[rows]
+        return abs(second).sum(axis=0) * scores[self.problem.rows_of(self.sample)]
+
+    def gradient_squares(self) -> Array:
+        """||f_i'||^2 ||a_i||^2 of every term."""
+        _, first, _ = self.terms
+        return self.xp.einsum("ki,ki->i", first, first) * self.problem.row_squares[self.problem.rows_of(self.sample)]
 
     def restricted(self, sample: Sample) -> GLMEvaluation:
         if self.sample is not None or self._margins is None:
             return self.problem.at(self.x, sample, self.counts)
-        return GLMEvaluation(self.problem, self.x, sample, self.counts, np.ascontiguousarray(self._margins[:, sample.rows]))
+        return GLMEvaluation(self.problem, self.x, sample, self.counts, self._margins_of(sample))
+
+    def _margins_of(self, sample: Sample) -> Array:
+        return self.xp.ascontiguousarray(self.margins[:, self.problem.rows_of(sample)])
 
     def variances(self, inner_product: bool = False) -> tuple[float, float]:
         _, first, _ = self.terms
         g = self.data_gradient
-        rows = slice(None) if self.sample is None else self.sample.rows
-        squares = np.einsum("ki,ki->i", first, first) @ self.problem.row_squares[rows]
-        trace = max(squares / self.size - float(g @ g), 0.0)
+        squares = self.xp.einsum("ki,ki->i", first, first) @ self.problem.row_squares[self.problem.rows_of(self.sample)]
+        trace = max(float(squares) / self.size - float(g @ g), 0.0)
         if not inner_product:
             return trace, math.nan
         u = self.design.forward(self.grad.reshape(self.problem.loss.classes, -1))
         self.counts.props += self.size
-        products = np.einsum("ki,ki->i", first, u)
-        return trace, float(np.var(products))
+        products = self.xp.einsum("ki,ki->i", first, u)
+        return trace, float(products.var())
 
     def ray(self, p: np.ndarray) -> GLMRay:
         return GLMRay(self, p)
@@ -326,17 +376,17 @@ class GLMEvaluation(Evaluation):
         self.counts.nfev += 1
         if sample is not None:
             new = self.problem.design_of(WindowSample(order, self.size, stop))
-            z = np.concatenate([self.margins, new.forward(x)], axis=1)
+            z = self.xp.concatenate([self.margins, new.forward(x)], axis=1)
             seen = None if self._sum_of_gradients is None else (self.size, self._sum_of_gradients)
             return GLMEvaluation(self.problem, self.x, WindowSample(order, 0, stop), self.counts, z, seen)
         # All terms are read where they lie, and in that order.
-        rest = np.sort(order.order[self.size :])
-        new = Design(self.problem.X, rest)
-        z = np.empty((len(x), stop))
-        z[:, order.order[: self.size]], z[:, rest] = self.margins, new.forward(x)
+        new = self.problem.design.listing(np.sort(order.order[self.size :]))
+        others: Any = new.rows
+        z = self.xp.empty((len(x), stop))
+        z[:, self.problem.rows_of(mine)], z[:, others] = self.margins, new.forward(x)
         there = GLMEvaluation(self.problem, self.x, None, self.counts, z)
         if self._sum_of_gradients is not None:
-            there._sum_of_gradients = self._sum_of_gradients + new.adjoint(np.ascontiguousarray(there.terms[1][:, rest]))
+            there._sum_of_gradients = self._sum_of_gradients + new.adjoint(self.xp.ascontiguousarray(there.terms[1][:, others]))
             self.counts.props += stop - self.size
             self.counts.njev += 1
         return there
@@ -349,10 +399,10 @@ class GLMRay(Ray):
 
     def __init__(self, start: GLMEvaluation, p: np.ndarray):
         super().__init__(start, p)
-        self._u: np.ndarray | None = None
+        self._u: Array | None = None
 
     @property
-    def slopes(self) -> np.ndarray:
+    def slopes(self) -> Array:
         """The change of the margins per unit of t."""
         if self._u is None:
             self._u = self.start.design.forward(self.p.reshape(self.start.problem.loss.classes, -1))
@@ -372,7 +422,7 @@ class GLMRay(Ray):
 
     def noise(self) -> float:
         """Changes of terms are exact to rounding; only their sum cancels."""
-        size = float(np.abs(self.start.terms[1] * self.slopes).sum()) / self.start.size
+        size = float(abs(self.start.terms[1] * self.slopes).sum()) / self.start.size
         penalty = float(np.abs(self.start.problem.penalty_gradient(self.start.x)) @ np.abs(self.p))
         return 8 * np.finfo(float).eps * (size + penalty)
 
@@ -382,12 +432,12 @@ class GLMRay(Ray):
         return GLMEvaluation(start.problem, start.x + t * self.p, start.sample, start.counts, z)
 
 
-def glm_hessian(design: Design, d: np.ndarray, diagonal: np.ndarray | None, size: int, counts: Counts | None = None) -> Hessian:
+def glm_hessian(design: Any, d: Array, diagonal: np.ndarray | None, size: int, counts: Counts | None = None) -> Hessian:
     """X' diag(d) X + diag(diagonal)."""
 
     def product(V: np.ndarray) -> np.ndarray:
         G = design.product(V, d)
-        return G if diagonal is None else G + V * diagonal
+        return G if diagonal is None else G + V * like(V, diagonal)
 
     def dense() -> np.ndarray:
         G = design.gram(d)
@@ -395,25 +445,23 @@ def glm_hessian(design: Design, d: np.ndarray, diagonal: np.ndarray | None, size
             G[np.diag_indices(design.dim)] += diagonal
         return G
 
-    return Hessian(design.dim, product, size, counts, dense if design.dim <= _CHEAP_GRAM else None)
+    return Hessian(design.dim, product, size, counts, dense if design.dim <= _CHEAP_GRAM else None, home=d)
 
 
 def _softmax_hessian(
-    design: Design,
-    p: np.ndarray,
-    w: np.ndarray | None,
+    design: Any,
+    p: Array,
+    w: Array | None,
     scale: float,
     diagonal: np.ndarray | None,
     size: int,
     counts: Counts,
 ) -> Hessian:
-    classes = len(p)
-
     def product(V: np.ndarray) -> np.ndarray:
-        G = np.stack([design.softmax_product(v.reshape(classes, -1), p, w).ravel() for v in V]) * scale
-        return G if diagonal is None else G + V * diagonal
+        G = design.softmax_product(V, p, w) * scale
+        return G if diagonal is None else G + V * like(V, diagonal)
 
-    return Hessian(classes * design.dim, product, size, counts)
+    return Hessian(len(p) * design.dim, product, size, counts, home=p)
 
 
 def _tail(sample: Sample | None, known: int) -> Sample:
@@ -423,6 +471,8 @@ def _tail(sample: Sample | None, known: int) -> Sample:
 
 def _rows(idx: Any, n: int) -> np.ndarray:
     """The rows that a caller's idx names, checked: an array of integers, a boolean mask, or a slice."""
+    if on_device(idx):
+        raise TypeError(f"idx must be an array of the host, as X is; got {kind(idx)}")
     if isinstance(idx, slice):
         rows = np.arange(n)[idx]
     else:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from .._backend import like, parameters
 from ._curvature import averages_pay
 from ._run import Run, Settings
 from .methods import METHODS, CubicRegularization, Newton, NewtonMR, TrustRegion
@@ -51,8 +52,10 @@ def minimize(
     Parameters
     ----------
     problem : FiniteSum
-        GLM, from_callables, or a class of your own.
+        GLM, from_callables, or a class of your own. A GLM of a device gives x and jac there; what has an entry for each row
+        stays there, except that draws by "row-norm" and "leverage" bring an importance of every term to the host.
     x0 : array, (dim,)
+        Of the host, or of the device that the problem is on.
     method : str or a method
         "trust-region", "cubic", "newton" (damped, for convex sums), "newton-mr"; or TrustRegion(...), CubicRegularization(...),
         Newton(...), NewtonMR(...).
@@ -75,7 +78,8 @@ def minimize(
         Passes over terms; seconds. The run ends at the first iteration after; where F is not known to be convex, min_eig is
         then still found.
     callback : callable
-        Called after every iteration with a MinimizeResult of x, fun, jac, grad_norm, nit, props; may raise StopIteration.
+        Called after every iteration with a MinimizeResult of x, fun, jac, grad_norm, nit, props; may raise StopIteration. Its
+        vectors are NumPy arrays.
     verbose : int
         1: the end; 2: a line per iteration.
     rng : None, int, SeedSequence, BitGenerator or Generator
@@ -148,7 +152,7 @@ class Stepper:
 
     `state = stepper.init(x0)`, then `stepper.step(state)` until `state.status` is not None; `state.x`, `state.fun`,
     `state.grad_norm`, `state.size` (radius or sigma), `state.counts` and `state.history` say where it stands, and
-    `stepper.result(state)` makes the MinimizeResult. Arguments are those of `minimize`.
+    `stepper.result(state)` makes the MinimizeResult. Arguments are those of `minimize`. `state.x` is a NumPy array.
     """
 
     def __init__(
@@ -204,7 +208,7 @@ class Stepper:
 
     def init(self, x0: Any) -> Run:
         """The state at x0."""
-        x = _check.real_array(x0, "x0")
+        x = _check.real_array(parameters(x0, self.problem.home), "x0")
         if x.ndim != 1 or not len(x) or (self.problem.dim is not None and len(x) != self.problem.dim):
             raise ValueError(f"x0 must have shape ({'dim' if self.problem.dim is None else self.problem.dim},); got {x.shape}")
         _check.finite(x, "x0")
@@ -221,6 +225,8 @@ class Stepper:
         value, error = _curvature(state)
         result = _state(state)
         result.update(
+            x=like(state.problem.home, result.x),
+            jac=like(state.problem.home, result.jac),
             min_eig=value,
             min_eig_error=error,
             status=status,

@@ -13,6 +13,8 @@ import numpy as np
 import scipy.linalg
 
 from .. import _check
+from .._backend import like, namespace, parameters, to_host
+from .._device import DeviceMatrix
 from .._matrix import wrap
 from .._numeric import SOLVE, SOLVE_TRANSPOSED, cholesky, inverse, triangular
 from ..precondition import distribution
@@ -113,6 +115,7 @@ def newton_sketch(
         With one coefficient per column of X (n, dim), dense or CSR, a loss whose second derivatives are not negative and a
         regularizer with a diagonal Hessian.
     x0 : array (dim,)
+        Of the host, or of the device that the problem is on, where x and jac of the result are.
     sketch : Distribution, default BlockSRHT() for dense and SparseStack() for sparse X
     sketch_size : int
         Rows of the first sketch; default 8 dim. From n on the Hessian is formed instead.
@@ -129,7 +132,7 @@ def newton_sketch(
     maxiter : int
     callback : callable
         Called as callback(intermediate_result=...) after every iteration with the fields of a history entry and x;
-        StopIteration ends the run.
+        StopIteration ends the run. x is a NumPy array.
     verbose : int
         1 prints the outcome, 2 a line per iteration.
     rng : None, int, SeedSequence, BitGenerator or Generator
@@ -160,7 +163,7 @@ def newton_sketch(
         raise ValueError(
             f"problem must have one coefficient per column of X; got {problem.dim} for {problem.X.shape[1]}: use minimize()"
         )
-    x = _check.vector(x0, "x0", problem.dim)
+    x = _check.vector(parameters(x0, problem.X), "x0", problem.dim)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable; got {callback!r}")
     family = distribution(sketch, wrap(problem.X))
@@ -239,19 +242,25 @@ class _Run:
 
     def preconditioner(self, at: Any, k: int) -> tuple[_Inverse, int]:
         """From the k-th sketch, and its rows; n where the Hessian was formed."""
-        weights, penalty = np.asarray(at.weights, np.float64), np.asarray(self.problem.penalty_diagonal(at.x), np.float64)
-        if min(float(weights.min(initial=0.0)), float(penalty.min(initial=0.0))) < 0:
+        xp = namespace(at.weights)
+        weights, penalty = xp.asarray(at.weights, np.float64), np.asarray(self.problem.penalty_diagonal(at.x), np.float64)
+        least = min(float(weights.min()), float(penalty.min()), 0.0)
+        if least < 0:
             raise ValueError(
-                f"problem must have a loss and a regularizer without negative second derivatives; got "
-                f"{min(weights.min(initial=0.0), penalty.min(initial=0.0)):.3g}: use minimize(), which takes non-convex ones"
+                f"problem must have a loss and a regularizer without negative second derivatives; got {least:.3g}: use "
+                f"minimize(), which takes non-convex ones"
             )
         if self.size >= self.n:
             return _Inverse(None, penalty, at.hessian().to_dense()), self.n
         seed = int(np.random.SeedSequence(self.seed, spawn_key=(k,)).generate_state(1, np.uint64)[0])
         S = self.family.sample(self.size, self.n, rng=seed)
-        matrix = wrap(self.problem.X, weights)
-        Y = np.concatenate([part for part, _ in matrix.sketched(S, np.zeros((0, self.n)))])
         self.sketches, self.counts.props = self.sketches + 1, self.counts.props + self.n
+        matrix, none = wrap(self.problem.X, weights), xp.zeros((0, self.n))
+        if isinstance(matrix, DeviceMatrix) and self.size >= len(penalty):
+            # Less comes to the host than the sketch, and it is what would be made of it there.
+            Y, _ = matrix.stacked(S, none)
+            return _Inverse(None, penalty, to_host(Y.T @ Y) + np.diag(penalty)), self.size
+        Y = np.concatenate([part for part, _ in matrix.sketched(S, none)])
         return _Inverse(Y, penalty), self.size
 
     def solve(self, at: Any, M: _Inverse, progress: float) -> np.ndarray:
@@ -293,9 +302,9 @@ class _Run:
 
     def result(self, at: Any, nit: int, status: MinimizeStatus) -> MinimizeResult:
         return MinimizeResult(
-            x=at.x.copy(),
+            x=like(self.problem.X, at.x.copy()),
             fun=at.fun,
-            jac=at.grad,
+            jac=like(self.problem.X, at.grad),
             grad_norm=self.norm(at.grad),
             min_eig=float(np.min(self.problem.penalty_diagonal(at.x), initial=math.inf)),
             min_eig_error=0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.linalg.blas import dnrm2
 from scipy.sparse.linalg import LinearOperator
 
 from .. import _check
+from .._backend import Array, kind, namespace, on_device
 
 
 @dataclasses.dataclass
@@ -38,6 +40,8 @@ class Hessian(LinearOperator):
         Told of every product.
     dense : callable
         () -> (dim, dim), where there is something cheaper than dim products.
+    home : array
+        Of a device: products then take vectors of either side, and are made where these are.
     """
 
     def __init__(
@@ -47,8 +51,10 @@ class Hessian(LinearOperator):
         size: int = 1,
         counts: Counts | None = None,
         dense: Callable[[], np.ndarray] | None = None,
+        home: Any = None,
     ):
         super().__init__(np.dtype(np.float64), (dim, dim))
+        self.home = home
         self.dim, self.size, self.counts = dim, size, Counts() if counts is None else counts
         self._product, self._dense = product, dense
 
@@ -66,14 +72,22 @@ class Hessian(LinearOperator):
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):
             return LinearOperator.dot(self, other)
+        v = self._operand(other)
+        xp = namespace(v)
+        if v.ndim == 1 and len(v) == self.dim:
+            return self._rows(xp.ascontiguousarray(v)[None])[0]
+        if v.ndim == 2 and len(v) == self.dim:
+            return self._rows(xp.ascontiguousarray(v.T)).T
+        raise ValueError(f"the operand of a Hessian product must have shape ({self.dim},) or ({self.dim}, k); got {v.shape}")
+
+    def _operand(self, other: Any) -> Array:
+        if on_device(other):
+            if not on_device(self.home):
+                raise TypeError(f"the operand of a Hessian product must be a numpy array, as the Hessian is; got {kind(other)}")
+            return _check.real_array(other, "the operand of a Hessian product", device=True).astype(np.float64, copy=False)
         if np.iscomplexobj(other):
             raise TypeError(f"the operand of a Hessian product must be real; got {np.asarray(other).dtype}")
-        v = np.asarray(other, np.float64)
-        if v.ndim == 1 and len(v) == self.dim:
-            return self._rows(np.ascontiguousarray(v)[None])[0]
-        if v.ndim == 2 and len(v) == self.dim:
-            return self._rows(np.ascontiguousarray(v.T)).T
-        raise ValueError(f"the operand of a Hessian product must have shape ({self.dim},) or ({self.dim}, k); got {v.shape}")
+        return np.asarray(other, np.float64)
 
     def dot(self, other: Any) -> Any:
         return LinearOperator.dot(self, other) if np.isscalar(other) else self @ other
@@ -109,6 +123,11 @@ class Sample:
 
     rows: np.ndarray
     weights: np.ndarray | None = None
+
+    @cached_property
+    def held(self) -> dict[Any, Any]:
+        """What problems keep for as long as there is the sample, such as its rows on a device."""
+        return {}
 
     @property
     def size(self) -> int:
@@ -151,6 +170,7 @@ class FiniteSum:
     convex = False  # whether every f_i is known to be
     curvature_bound = 0.0  # a number that no eigenvalue of the Hessian is below, where `convex`
     has_variances = False  # whether evaluations know those of gradients and changes over their terms
+    home: Any = None  # an array of the device that results belong on
 
     def at(self, x: np.ndarray, sample: Sample | None = None, counts: Counts | None = None) -> Evaluation:
         """The sum, or the mean over a sample, at one point."""
@@ -245,7 +265,7 @@ class Ray:
 def as_hessian(H: Any, dim: int, size: int, counts: Counts) -> Hessian:
     """What a problem returns as its Hessian, counted: a Hessian, an array, a sparse matrix, or anything that has @."""
     if isinstance(H, Hessian):
-        return Hessian(dim, H._product, size, counts, H._dense)
+        return Hessian(dim, H._product, size, counts, H._dense, H.home)
     shape = getattr(H, "shape", None)
     if shape != (dim, dim):
         raise ValueError(f"the Hessian must have shape ({dim}, {dim}); got {shape}")

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from scipy.linalg.blas import dnrm2
 
 from .. import _check
+from .._backend import kind, on_device
 from ._descent import GradientModel
 from ._krylov import BlockLanczosModel, EigenModel, LanczosModel, Step
 from ._shifted import ShiftedModel
@@ -259,6 +260,8 @@ def _vector(value: Any) -> np.ndarray:
 
 def _hessian(H: Any, dim: int) -> tuple[Any, bool]:
     """H as an array, a CSR matrix or checked products, and whether it is known by its products alone."""
+    if on_device(H):
+        raise TypeError(f"H must be a numpy array or an operator with H @ V for arrays of the host; got {kind(H)}")
     operator = not sp.issparse(H) and not isinstance(H, np.ndarray | list | tuple)
     if operator and not hasattr(H, "__matmul__"):
         raise TypeError(f"H must be an array, a sparse matrix or have products H @ V; got {type(H).__name__}")

@@ -6,9 +6,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _check
+from .._backend import Array, namespace
+from .._complex import Complex
+from .._matrix import TallMatrix, wrap
 
 _PIECE = 1 << 18  # entries squared at a time: 2 MB
+_DEVICE_PIECE = 1 << 24
 _SAFE = (1e-280, 1e300)  # sums of squares that neither overflowed nor lost digits to underflow
+_USUAL = (2.0**-500, 2.0**1000)  # largest sums of squares beside which nothing matters that underflowed
 
 
 def canonical(A: sp.csr_array) -> sp.csr_array:
@@ -75,3 +80,36 @@ def _scaled_norms(values: np.ndarray, indptr: np.ndarray) -> np.ndarray:
     squares = sum(np.add.reduceat(np.square(np.ldexp(part, down)), indptr[:-1]) for part in parts)
     with np.errstate(over="ignore"):
         return np.ldexp(np.sqrt(squares), exponent)
+
+
+def relative_squares(A: Array, weights: Array | None) -> Array:
+    """Squared norms of the rows of diag(sqrt(weights)) A over the largest, for A of a device; below 2^-500 they may be zero.
+
+    One pass over A and one wait; four more of each where squares are out of range.
+    """
+    matrix = wrap(A, weights)
+    squares = matrix.row_squares()
+    top = float(squares.max())
+    if _USUAL[0] < top < _USUAL[1]:
+        return squares / top
+    if not matrix.is_finite():
+        raise ValueError("A must be finite; got NaN or infinite entries")
+    return _relative_squares_of_any_size(A, weights) if A.shape[1] else squares
+
+
+def _relative_squares_of_any_size(A: Array, weights: Array | None) -> Array:
+    xp, matrix = namespace(A), wrap(A)
+    rows: TallMatrix = matrix.V if isinstance(matrix, Complex) else matrix
+    parts = []
+    for block in rows.row_blocks(max(1, _DEVICE_PIECE // rows.shape[1])):
+        exponent = xp.frexp(abs(block).max(axis=1))[1]
+        scaled = xp.ldexp(block, -exponent[:, None])
+        parts.append((xp.sqrt((scaled * scaled).sum(axis=1)), exponent))
+    sizes, exponents = (xp.concatenate(part) for part in zip(*parts, strict=True))
+    if weights is not None:
+        roots, more = xp.frexp(xp.sqrt(weights))
+        sizes, exponents = sizes * roots, exponents + more
+    largest = int(xp.where(sizes > 0, exponents, -4000).max())
+    out = xp.ldexp(sizes, exponents - largest)
+    top = float(out.max())
+    return (out / top) ** 2 if top else out

@@ -9,11 +9,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _check
+from .._backend import Array, is_sparse, kind, namespace, on_device, same_device, sparse_matrix
+from .._csr import row_numbers
 from .._matrix import argument
 from .._numeric import powers_of_two
 from .._random import random_words
 from ..blocks import RowBlocks, as_row_blocks
-from ..families import RowSample
+from ..families import _ROW_SAMPLE, RowSample
 from ..leverage import leverage_scores
 from ._determinantal import (
     Range,
@@ -23,15 +25,17 @@ from ._determinantal import (
     require_orthonormal,
     uniform,
 )
-from ._row_norms import canonical, row_norms
+from ._device import Law, running_sums, uniform_numbers
+from ._row_norms import canonical, relative_squares, row_norms
 
-SCHEMES = ("uniform", "leverage", "ridge", "squared-norm", "poisson", "priority", "volume", "dpp")
+_BY_IMPORTANCE = ("uniform", "leverage", "ridge", "squared-norm", "poisson", "priority")
+SCHEMES = (*_BY_IMPORTANCE, "volume", "dpp")
 
 _ROWS, _ORDER = 12, 14  # streams, see docs/definitions.md
 
 
 class SampledRows:
-    """Sampled rows and their weights; unpacks as `indices, weights`.
+    """Sampled rows and their weights; unpacks as `indices, weights`. Arrays of the device where the matrix sampled is on one.
 
     Attributes
     ----------
@@ -48,14 +52,15 @@ class SampledRows:
         Replays the run: pass it as `rng`.
     """
 
-    def __init__(self, indices: np.ndarray, weights: np.ndarray, probabilities: np.ndarray, scheme: str, seed: int):
+    def __init__(self, indices: Array, weights: Array, probabilities: Array, scheme: str, seed: int):
         self.indices, self.weights, self.probabilities = indices, weights, probabilities
         self.scheme, self.seed = scheme, seed
 
     def take(self, A: Any) -> Any:
         """diag(sqrt(weights)) A[indices]: rows whose Gram matrix estimates that of A without bias.
 
-        A : array, (m,) or (m, n), CSR/CSC (gives CSR) or RowBlocks (read once). The dtype of A is kept.
+        A : array, (m,) or (m, n), CSR/CSC (gives CSR) or RowBlocks (read once). The dtype of A is kept. On the device for a
+        sample of a matrix there.
 
         Raises
         ------
@@ -63,22 +68,23 @@ class SampledRows:
             For unsuitable A, and where its number of rows is not that of the matrix sampled.
         """
         blocks = as_row_blocks(A)
-        vector = blocks is None and not sp.issparse(A) and np.ndim(A) == 1
-        a: Any = blocks or (_check.array(A, "A") if vector else _check.matrix(A, "A"))
+        vector = blocks is None and not is_sparse(A) and np.ndim(A) == 1
+        a: Any = blocks or (_check.array if vector else _check.matrix)(A, "A", device=True)
+        same_device(A=a, indices=self.indices)
         m = len(self.probabilities)
         if a.shape[0] != m:
             raise ValueError(f"A must have {m} rows, as the matrix sampled; got shape {tuple(a.shape)}")
         roots = np.sqrt(self.weights).astype(_check.real_dtype(a.dtype))
         if vector:
             return a[self.indices] * roots
-        if sp.issparse(a):
+        if is_sparse(a):
             rows = a[self.indices]
-            data = rows.data * np.repeat(roots, np.diff(rows.indptr))
-            return sp.csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
-        rows = a[self.indices] if isinstance(a, np.ndarray) else Rows(a).take(self.indices).astype(a.dtype)
+            data = rows.data * (roots[row_numbers(rows)] if on_device(a) else np.repeat(roots, np.diff(rows.indptr)))
+            return sparse_matrix(data, rows.indices, rows.indptr, rows.shape)
+        rows = Rows(a).take(self.indices).astype(a.dtype) if isinstance(a, RowBlocks) else a[self.indices]
         return rows * roots[:, None]
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Array]:
         return iter((self.indices, self.weights))
 
     def __len__(self) -> int:
@@ -107,7 +113,10 @@ def sample_rows(
     Parameters
     ----------
     A_or_scores : array, CSR/CSC or RowBlocks, (m, n), or vector (m,)
-        A matrix, or the importance of each row: not negative, in any unit. "volume" and "dpp" need the matrix.
+        A matrix, or the importance of each row: not negative, in any unit. "volume" and "dpp" need the matrix, on the host;
+        for the others it may be an array of a CUDA device, where the sample is then made, without vectors of m numbers crossing
+        to the host or from there. "uniform" draws the rows that it draws on the host; the others differ from the host's
+        draws by the same probabilities where a random number falls within rounding of the border between two rows.
     k : int
         Rows to draw, at least 1; "poisson": on average; "volume": at least rank(A); "dpp": at most rank(A), or None.
     scheme : str
@@ -147,6 +156,9 @@ def sample_rows(
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}; got {scheme!r}")
     a, scores = _matrix_or_scores(A_or_scores)
+    given = a if scores is None else scores
+    if on_device(given) and scheme not in _BY_IMPORTANCE:
+        raise TypeError(f"A must be on the host for scheme {scheme!r}; got {kind(given)}, for {', '.join(_BY_IMPORTANCE)} only")
     m = len(scores) if scores is not None else a.shape[0]
     if m == 0:
         raise ValueError(f"A must have rows to draw from; got shape {(0,) if a is None else tuple(a.shape)}")
@@ -157,24 +169,27 @@ def sample_rows(
     limit = 0 if scheme in ("volume", "dpp") else 1
     if g > limit:
         raise ValueError(f"defensive must be at most {limit} for scheme {scheme!r}; got {g:g}")
-    w = None if weights is None else _check.weights(weights, m)
+    w = None
+    if weights is not None:
+        same_device(A=given, weights=weights)
+        w = _check.weights(weights, m, device=True)
     seed = _check.seed(rng)
     if scheme in ("volume", "dpp"):
         if a is None:
             raise ValueError(f"scheme {scheme!r} must have the matrix itself; got a vector of {m} scores")
         return _volume(a, size, w, seed) if scheme == "volume" else _determinantal(a, size or None, w, seed)
     if scheme == "uniform":
-        return _independent(RowSample(), m, size, w, scheme, seed)
+        return _uniform(given, m, size, w, seed)
     importance = _importance(a, scheme, ridge, w, seed) if scores is None else scores
-    p = RowSample(importance).probabilities
+    p = _probabilities(importance)
     p = (1 - g) * p + g / m if g else p
     if scheme == "poisson":
         inclusion = inclusion_probabilities(p, size)
-        index = np.flatnonzero(uniform(_row_words(m, seed)) < inclusion)
+        index = namespace(p).flatnonzero(_row_numbers(p, seed) < inclusion)
         return SampledRows(index, _times(w, index, 1 / inclusion[index]), inclusion, scheme, seed)
     if scheme == "priority":
         return _priority(p, size, w, seed)
-    return _independent(RowSample(p), m, size, w, scheme, seed)
+    return _independent(p, size, w, scheme, seed)
 
 
 def sample_dpp(
@@ -245,38 +260,40 @@ def _eigenvalues(value: Any, r: int) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def inclusion_probabilities(scores: np.ndarray, k: int) -> np.ndarray:
+def inclusion_probabilities(scores: Array, k: int) -> Array:
     """min(1, c scores) with the c for which they sum to k; 1 for all positive scores where these are k or fewer."""
-    if np.count_nonzero(scores) <= k:
+    xp = namespace(scores)
+    if int(xp.count_nonzero(scores)) <= k:
         return (scores > 0).astype(np.float64)
-    falling = np.sort(scores)[::-1]
+    rising = xp.sort(scores)
+    falling = rising[::-1]
     # With the t largest at one, c is (k - t) / (sum of the others): right for the first t at which no other one exceeds one.
-    tails = np.cumsum(falling[::-1])[::-1]
-    t = int(np.argmax((k - np.arange(k)) * falling[:k] <= tails[:k]))
-    return np.minimum(scores * ((k - t) / tails[t]), 1)
+    tails = (np.cumsum(rising) if xp is np else running_sums(rising) * rising[-1])[::-1]
+    t = int(xp.argmax((k - xp.arange(k)) * falling[:k] <= tails[:k]))
+    return xp.minimum(scores * ((k - t) / tails[t]), 1)
 
 
-def _matrix_or_scores(value: Any) -> tuple[Any, np.ndarray | None]:
+def _matrix_or_scores(value: Any) -> tuple[Any, Array | None]:
     sparse_or_operator = sp.issparse(value) or hasattr(value, "matvec")
     if as_row_blocks(value) is None and not sparse_or_operator and np.ndim(value) == 1:
-        scores = _check.real_array(value, "scores")
+        scores = _check.real_array(value, "scores", device=True)
         _check.finite(scores, "scores")
         if len(scores) and scores.min() < 0:
-            raise ValueError(f"scores must not be negative; got {scores.min():g}")
+            raise ValueError(f"scores must not be negative; got {float(scores.min()):g}")
         if len(scores) and not scores.any():
             raise ValueError(f"scores must not all be zero; got {len(scores)} zeros")
         return None, scores
-    return _rows_argument(value), None
+    return _rows_argument(value, device=True), None
 
 
-def _rows_argument(value: Any) -> Any:
-    a = argument(value)
-    if not (isinstance(a, np.ndarray | RowBlocks) or sp.issparse(a)):
+def _rows_argument(value: Any, *, device: bool = False) -> Any:
+    a = argument(value, device=device)
+    if not (isinstance(a, np.ndarray | RowBlocks) or sp.issparse(a) or on_device(a)):
         raise TypeError(f"A must be an array, a sparse matrix or row blocks; got {type(value).__name__}")
     return a
 
 
-def _importance(a: Any, scheme: str, ridge: float, w: np.ndarray | None, seed: int) -> np.ndarray:
+def _importance(a: Any, scheme: str, ridge: float, w: Array | None, seed: int) -> Array:
     """What the rows of diag(sqrt(w)) A are drawn in proportion to."""
     scores = _squared_norms(a, w) if scheme == "squared-norm" else leverage_scores(a, ridge=ridge, weights=w, rng=seed)
     if not scores.any():
@@ -284,14 +301,22 @@ def _importance(a: Any, scheme: str, ridge: float, w: np.ndarray | None, seed: i
     return scores
 
 
-def _squared_norms(a: Any, w: np.ndarray | None) -> np.ndarray:
+def _squared_norms(a: Any, w: Array | None) -> Array:
     """Squared norms of the rows, relative to the largest."""
+    if on_device(a):
+        return relative_squares(a, w)
     out = np.empty(a.shape[0])
     for i0, piece in Rows(a).pieces():
         out[i0 : i0 + piece.shape[0]] = row_norms(canonical(piece) if sp.issparse(piece) else piece, "A")
     if w is not None:
-        out *= np.sqrt(w)
+        roots = np.sqrt(w)
+        out = out * powers_of_two(out.max()) * (roots * powers_of_two(roots.max()))
     return (out * powers_of_two(out.max())) ** 2
+
+
+def _probabilities(importance: Array) -> Array:
+    law = Law(importance.astype(np.float64)) if on_device(importance) else RowSample(importance)
+    return law.probabilities
 
 
 def _row_words(m: int, seed: int) -> np.ndarray:
@@ -304,26 +329,56 @@ def _row_words(m: int, seed: int) -> np.ndarray:
     return out
 
 
-def _times(w: np.ndarray | None, index: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _row_numbers(p: Array, seed: int) -> Array:
+    """One uniform number for each row, where p is."""
+    return uniform_numbers(p, len(p), _ROWS, seed) if on_device(p) else uniform(_row_words(len(p), seed))
+
+
+def _times(w: Array | None, index: Array, weights: Array) -> Array:
     return weights if w is None else w[index] * weights
 
 
-def _independent(law: RowSample, m: int, k: int, w: np.ndarray | None, scheme: str, seed: int) -> SampledRows:
+def _uniform(a: Any, m: int, k: int, w: Array | None, seed: int) -> SampledRows:
+    xp = namespace(a)
+    p = xp.full(m, 1 / m)
+    if xp is np:
+        index, weights = _entries(RowSample(), m, k, seed)
+    else:
+        index = xp.minimum((uniform_numbers(a, k, _ROW_SAMPLE, seed) * m).astype(np.int64), m - 1)
+        weights = xp.full(k, m / k)
+    return SampledRows(index, _times(w, index, weights), p, "uniform", seed)
+
+
+def _independent(p: Array, k: int, w: Array | None, scheme: str, seed: int) -> SampledRows:
+    if on_device(p):
+        law = Law(p)
+        index = law.draw(uniform_numbers(p, k, _ROW_SAMPLE, seed))
+        p = law.probabilities
+        weights = 1 / (k * p[index])
+    else:
+        sample = RowSample(p)
+        index, weights = _entries(sample, len(p), k, seed)
+        p = sample.probabilities
+    return SampledRows(index, _times(w, index, weights), p, scheme, seed)
+
+
+def _entries(law: RowSample, m: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """k rows, and their weights in a sum."""
     columns, values = law._entries(law.sample(k, m, rng=seed))
-    p = np.full(m, 1 / m) if law.probabilities is None else law.probabilities
-    return SampledRows(columns[:, 0], _times(w, columns[:, 0], values[:, 0] ** 2), p, scheme, seed)
+    return columns[:, 0], values[:, 0] ** 2
 
 
-def _priority(p: np.ndarray, k: int, w: np.ndarray | None, seed: int) -> SampledRows:
-    u = 2.0**-53 + uniform(_row_words(len(p), seed))
-    if np.count_nonzero(p) <= k:
-        threshold, index = 0.0, np.flatnonzero(p)
+def _priority(p: Array, k: int, w: Array | None, seed: int) -> SampledRows:
+    xp = namespace(p)
+    u = 2.0**-53 + _row_numbers(p, seed)
+    if int(xp.count_nonzero(p)) <= k:
+        threshold, index = 0.0, xp.flatnonzero(p)
     else:
         ranks = p / u
-        threshold = float(np.partition(ranks, len(p) - k - 1)[len(p) - k - 1])
-        above, ties = np.flatnonzero(ranks > threshold), np.flatnonzero(ranks == threshold)
-        index = np.sort(np.concatenate([above, ties[: k - len(above)]]))
-    inclusion = np.minimum(1, p / threshold) if threshold else (p > 0).astype(np.float64)
+        threshold = float(xp.partition(ranks, len(p) - k - 1)[len(p) - k - 1])
+        above, ties = xp.flatnonzero(ranks > threshold), xp.flatnonzero(ranks == threshold)
+        index = xp.sort(xp.concatenate([above, ties[: k - len(above)]]))
+    inclusion = xp.minimum(1, p / threshold) if threshold else (p > 0).astype(np.float64)
     return SampledRows(index, _times(w, index, 1 / inclusion[index]), inclusion, "priority", seed)
 
 
