@@ -40,6 +40,7 @@ COMPILE = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden",
 CUDA_ARCHS = os.environ.get("RANDLA_CUDA_ARCHS", "80,90,100,120").split(",")
 # Contraction would make results differ from those of the processor; where it pays, kernels say fma themselves.
 NVCC = ["-O3", "-std=c++17", "--fmad=false", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden", "-Icsrc"]
+NVCC += ["-Xfatbin=-compress-all"]  # less than half of the size
 
 
 def cuda_home() -> Path | None:
@@ -143,7 +144,7 @@ if CUDA is not None:
             library_dirs=[str(libraries)],
             libraries=["cudart_static", "dl", "rt", "pthread"],
             cxx_std=17,
-            extra_compile_args=["-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            extra_compile_args=["-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
             extra_link_args=["-Wl,--exclude-libs,ALL", "-Wl,-s"],
             depends=[str(p) for p in CUDA_FILES],
         )

@@ -101,16 +101,25 @@ def device_csr(value: Any, name: str) -> Any:
     if value.ndim != 2:
         raise ValueError(f"{name} must have 2 dimensions; got {value.ndim}")
     dtype = dtype_of(np.dtype(value.dtype), name)
+    if value.format in ("csr", "csc"):
+        _require_indices(value, name)
     a = value.tocsr()
-    xp = _backend.namespace(a.data)
-    # The kernels follow the indices without looking, and so does CuPy: what lies outside would end the process.
-    rows_ok = (a.indptr[0] == 0) & (a.indptr[-1] == a.indices.size) & (xp.diff(a.indptr) >= 0).all()
-    if not bool(rows_ok & ((a.indices >= 0) & (a.indices < a.shape[1])).all()):
-        raise ValueError(f"{name} must have valid CSR indices for its shape {tuple(a.shape)}; got some out of range")
+    # Of booleans CuPy would add up no two.
+    a = a if a.dtype == dtype else a.astype(dtype)
     if not a.has_canonical_format:
         a = a.copy() if a is value else a
         a.sum_duplicates()
-    return a if a.dtype == dtype else a.astype(dtype)
+    return a
+
+
+def _require_indices(a: Any, name: str) -> None:
+    """Of a CSR or CSC matrix of a device: the kernels follow them without looking, and so do CuPy's conversions, where what
+    lies outside would end the process."""
+    starts, xp = a.indptr, _backend.namespace(a.data)
+    starts_ok = (starts[0] == 0) & (starts[-1] == a.indices.size) & (xp.diff(starts) >= 0).all()
+    if not bool(starts_ok & ((a.indices >= 0) & (a.indices < a.shape[a.format == "csr"])).all()):
+        kind = a.format.upper()
+        raise ValueError(f"{name} must have valid {kind} indices for its shape {tuple(a.shape)}; got some out of range")
 
 
 def matrix(value: Any, name: str, *, operators: bool = False, device: bool = False) -> Matrix | LinearOperator:

@@ -201,13 +201,8 @@ class DeviceComplex(Complex, DeviceMatrix):
     sketched = DeviceMatrix.sketched
 
     def gram_of(self, N: Array) -> Array:
-        # Rows of the lower half are those of V with real and imaginary parts of N exchanged.
-        n = self.shape[1] // 2
-        re, im = N[:n], self.sign * N[n:]
-        upper, lower = self.xp.empty_like(N), self.xp.empty_like(N)
-        upper[0::2], upper[1::2] = re, -im
-        lower[0::2], lower[1::2] = N[n:], self.sign * re
-        return self.V.gram_of(upper) + self.V.gram_of(lower)
+        upper, lower = self._halves(RowMap(N, np.ones(self.shape[1])))
+        return self.V.gram_of(upper.T) + self.V.gram_of(lower.T)
 
     def single(self, scale: np.ndarray) -> DeviceMatrix | None:
         both = np.repeat(np.maximum(*np.split(scale, 2)), 2)

@@ -47,18 +47,29 @@ class DeviceMatrix(TallMatrix):
         return None
 
     def residual(self, X: np.ndarray, B: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+        R, G, squares = self._residual_there(X, B)
+        return R, to_host(G), to_host(squares)
+
+    def _residual_there(self, X: np.ndarray, B: Any) -> tuple[Any, Any, Any]:
         R = self.xp.empty((len(X), self.shape[0]))
         G, squares = self.pass_over(self.xp.asarray(X), B, R)
         if self.weights is not None:
             R = self.xp.where(self._each_row(self.weights) > 0, R, 0)
-        return R, to_host(G), to_host(squares)
+        return R, G, squares
+
+    def rows_at_a_time(self, least: int = 256) -> int:
+        """Of blocks that are worked on: long ones, because the device does nothing else than one of them."""
+        return max(least, _BLOCK // max(1, self.shape[1]))
 
     def _each_row(self, values: Any) -> Any:
         """One value for each row of A as one for each row of this matrix."""
         return values
 
     def times(self, X: np.ndarray) -> Any:
-        return -self.residual(X, None)[0]
+        return -self._residual_there(X, None)[0]
+
+    def adjoint_times(self, Y: Any) -> np.ndarray:
+        return to_host(self.pass_over(self.xp.zeros((len(Y), self.shape[1])), Y)[0])
 
     def evaluated(self, X: np.ndarray, B: Any) -> tuple[np.ndarray, np.ndarray]:
         """What `residual` gives the host, without the residual itself."""
@@ -108,9 +119,9 @@ class DeviceDense(DeviceMatrix):
 
     def gram_of(self, N: Any) -> Any:
         self.passes += 1
-        m, n = self.shape
+        m = self.shape[0]
         gram = self.xp.zeros((N.shape[1], N.shape[1]))
-        step = max(256, _BLOCK // max(1, n))
+        step = self.rows_at_a_time()
         for i in range(0, m, step):
             image = self._rows(i, min(i + step, m)) @ N
             gram += image.T @ image
@@ -174,7 +185,7 @@ class DeviceSingle(DeviceMatrix):
         self.dtype: np.dtype = np.dtype(np.float32)
         self.source, self.scale = matrix, xp.asarray(scale)
         self.A = xp.empty((m, n), np.float32)
-        step = max(256, _BLOCK // max(1, n))
+        step = matrix.rows_at_a_time()
         for i in range(0, m, step):
             rows = matrix._stored_rows(i, min(i + step, m))
             xp.multiply(rows, self.scale, out=self.A[i : i + step], casting="same_kind")

@@ -106,7 +106,10 @@ def root_of(gram: Array) -> tuple[Array, Array] | None:
     has an inverse of a moderate size: with both, R is the factor whatever came before.
     """
     xp, n = namespace(gram), len(gram)
-    R = xp.linalg.cholesky(gram).T
+    try:
+        R = xp.linalg.cholesky(gram).T
+    except np.linalg.LinAlgError:  # where the caller's cupyx.errstate has it told
+        return None
     inverse = solve_triangular(R, xp.eye(n))
     misfit = abs(R.T @ R - gram).max() / abs(gram).max()
     cond = abs(R).sum(axis=0).max() * abs(inverse).sum(axis=0).max()

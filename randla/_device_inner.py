@@ -27,7 +27,6 @@ from ._backend import to_host
 from ._device import DeviceMatrix
 from ._device_factor import DeviceFactor
 from ._factor import Factor
-from ._tall import TallMatrix
 from .krylov import Progress
 
 # A smaller matrix stays in the cache of 60 MB, and waits take longer than passes.
@@ -38,12 +37,7 @@ _WORST_FLOOR = 0.02
 _COPY = 1.5  # passes over A that the copy takes
 
 
-def inner_for(matrix: TallMatrix, factor: Factor, ridge: float) -> Inner | None:
-    """For a matrix of a device."""
-    return Inner(matrix, factor, ridge) if isinstance(matrix, DeviceMatrix) else None
-
-
-class Inner:
+class DeviceInner:
     """M on the device, and iterations with it."""
 
     few = 4  # iterations between two looks of the host, after the first ones
@@ -79,6 +73,14 @@ class Inner:
         changed, self.reduced = self.reduced is not None, None
         self.trust, self.allowed = krylov.attainable(self.factor.cond), math.inf
         return changed
+
+    def restore_if_stalled(self, sizes: np.ndarray, before: np.ndarray) -> bool:
+        """`restore` where a gradient, of one of these sizes, shrank by less than float32 should make it shrink."""
+        return self.reduced is not None and bool((sizes > self.allowed * before).any()) and self.restore()
+
+    def first_steps(self, reduction: float, distortion: float) -> int:
+        """Steps before the host looks for the first time, where residuals have to come to `reduction` of what they are."""
+        return likely(reduction, distortion)
 
     def normal(self, Z: Any) -> Any:
         V = Z @ self.N

@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 
 from . import _check
 from ._backend import like, namespace, on_device, solve_triangular, to_host
+from ._device_wide import solve_wide
 from ._factor import Factor, own_factor
 from ._matrix import wrap
 from ._numeric import norms, powers_of_two
@@ -45,6 +46,8 @@ def solve_directly(
     # Rounding errors of R, measured on rank-deficient matrices, reach 3 eps and grow slowly with m.
     cut = eps * max(10.0 if eps < 1e-10 else 4.0, 0.02 * math.sqrt(m)) if rcond is None else max(rcond, eps)
     if on_device(a):
+        if m < n:
+            return solve_wide(a, b, ridge, weights, cut, dtype, seed)
         return _solve_on_device(problem, cut, dtype, seed)
     if m >= n or ridge:
         geqrf, trtrs, trcon = _ROUTINES[dtype.char]

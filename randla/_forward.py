@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 
 from . import krylov
-from ._device_inner import inner_for, likely
+from ._inner import inner_for
 from ._numeric import norms as row_norms
 from ._problem import Iterates, Outcome, Problem
 from .result import Status
@@ -64,19 +64,13 @@ def momentum(problem: Problem, run: Iterates) -> Outcome:
     X, C = run.X.copy(), factor.adjoint(run.G)
     previous, best = X, row_norms(C)
     inner = inner_for(problem.matrix, factor, problem.ridge)
-    # The host looks at every step of its own, of a device's after as many as are likely to be needed, and then after a few.
-    steps = 1 if inner is None else likely(float((run.tol / np.maximum(run.errors, run.tol)).min(initial=1.0)), distortion)
+    steps = inner.first_steps(run.reduction(), distortion)
     since = np.zeros(len(X), dtype=int)
     everything, shown = run.errors.copy(), X.copy()
     while len(live) and run.iterations < options.maxiter:
         steps = min(steps, options.maxiter - run.iterations)
-        if inner is None:
-            damping, weight = krylov.damping_and_momentum(distortion)
-            previous, X = X, X + damping * factor.apply(C) + weight * (X - previous)
-            norms, augmented, G = problem.evaluate(X, live)
-        else:
-            X, previous, *evaluated = inner.momentum(X, previous, C, problem.right_hand_sides(live), steps, distortion)
-            norms, augmented, G = problem.norms_and_gradients(X, *evaluated)
+        X, previous, *evaluated = inner.momentum(X, previous, C, problem.right_hand_sides(live), steps, distortion)
+        norms, augmented, G = problem.norms_and_gradients(X, *evaluated)
         run.iterations += steps
         C = factor.adjoint(G)
         size = row_norms(C)
@@ -88,7 +82,7 @@ def momentum(problem: Problem, run: Iterates) -> Outcome:
         everything[live], shown[live] = estimates, X
         run.note(everything, lambda: shown)
         since = np.where(size < 0.9 * best, 0, since + steps)
-        steps = 1 if inner is None else inner.few
+        steps = inner.few
         best = np.where(better, size, best)
         finished = estimates <= run.tol
         if options.tol is None:

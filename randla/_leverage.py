@@ -23,6 +23,7 @@ import scipy.linalg
 import scipy.stats
 
 from ._backend import Array, like, namespace, on_device, to_host
+from ._device import DeviceMatrix
 from ._factor import Factor, RidgeFactor, TriangularFactor, TruncatedFactor, ridge_root
 from ._matrix import Dense, RowBlocks, TallMatrix
 from ._numeric import cholesky, inverse, norms, powers_of_two
@@ -149,9 +150,9 @@ def _exact(request: Request) -> Found:
 def _norms_of_rounded(matrix: TallMatrix, mapping: RowMap) -> np.ndarray | None:
     """Squared norms of the rows of an orthonormal basis of the images as they are computed, for A so ill-conditioned that these
     are orthonormal to a few digits only: like those of Householder's Q they sum to the rank. None where that fails."""
+    if isinstance(matrix, DeviceMatrix):
+        return _norms_of_rounded_on_device(matrix, mapping)
     rows = max(1024, 4 * mapping.rank)
-    if on_device(matrix.A):
-        return _norms_of_rounded_on_device(matrix, mapping, rows)
     gram = np.zeros((mapping.rank, mapping.rank), order="F")
     for block in matrix.row_blocks(rows):
         gram = scipy.linalg.blas.dsyrk(1.0, mapping.images(block).T, beta=1.0, c=gram, overwrite_c=1)
@@ -165,8 +166,8 @@ def _norms_of_rounded(matrix: TallMatrix, mapping: RowMap) -> np.ndarray | None:
     return np.concatenate(scores)
 
 
-def _norms_of_rounded_on_device(matrix: TallMatrix, mapping: RowMap, rows: int) -> Array | None:
-    xp, mapped, rank = namespace(matrix.A), mapping.on_device(matrix.A), mapping.rank
+def _norms_of_rounded_on_device(matrix: DeviceMatrix, mapping: RowMap) -> Array | None:
+    xp, mapped, rank, rows = matrix.xp, mapping.on_device(matrix.A), mapping.rank, matrix.rows_at_a_time()
     gram = xp.zeros((rank, rank))
     for block in matrix.row_blocks(rows):
         image = mapped.images(block)
@@ -175,7 +176,7 @@ def _norms_of_rounded_on_device(matrix: TallMatrix, mapping: RowMap, rows: int) 
     if R is None:
         return None
     # The images are orthonormal to a few digits: with them R has an inverse that is as good as solving with it.
-    inverted = like(matrix.A, inverse(R))
+    inverted = xp.asarray(inverse(R))
     scores = []
     for block in matrix.row_blocks(rows):
         Z = mapped.images(block) @ inverted
@@ -291,7 +292,7 @@ def _of_rank_by_iteration(request: Request, k: int) -> Found:
     error, steps = 1.0, 0
     while error > request.rtol / 4 and steps < _MOST_STEPS:
         if steps:
-            images = matrix.residual(unit * X, None)[1]
+            images = matrix.evaluated(unit * X, None)[0]
         Q, R = scipy.linalg.qr(images.T, mode="economic")
         X, steps = np.ascontiguousarray(Q.T), steps + 1
         sizes = np.sort(np.abs(R.diagonal()))[::-1]
@@ -312,7 +313,7 @@ def _first_images(matrix: TallMatrix, X: np.ndarray) -> tuple[np.ndarray, float]
     """A'A X as rows for X times a factor with which it can be represented, and that factor."""
     for unit in _UNITS:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            images = matrix.residual(unit * X, None)[1]
+            images = matrix.evaluated(unit * X, None)[0]
         largest = float(np.abs(images).max(initial=0.0))
         if 2.0**-700 < largest < math.inf:
             return images, unit

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _check
-from ._backend import namespace, on_device, to_host
+from ._backend import like, namespace, on_device, to_host
 from ._complex import Complex, ComplexOperator, DeviceComplex
 from ._device_sparse import in_memory
 from ._scaled import RowScaled
@@ -62,8 +62,9 @@ class Posed:
         self.matrix = wrap(a, None if wide else weights)
         if weights is not None and wide:
             # Weights of equations matter only when these contradict each other; a weight of zero always drops one.
+            weights = to_host(weights)
             kept, roots = np.flatnonzero(weights) if weights.any() else np.arange(min(m, 1)), np.sqrt(weights)
-            b = b[kept] * roots[kept].reshape(-1, *[1] * (b.ndim - 1))
+            b = b[like(b, kept)] * like(b, roots[kept].reshape(-1, *[1] * (b.ndim - 1)))
             both = np.concatenate([kept, kept + m]) if self.matrix.copies == 2 else kept
             self.matrix = RowScaled(self.matrix, both, np.tile(roots[kept], self.matrix.copies))
         self.right_hand_sides = self._real(b, axis=0)
@@ -117,7 +118,7 @@ class Posed:
             if copies == 2:
                 backward, bound = math.sqrt(2) * np.asarray(result.backward_error), np.asarray(result.error_bound)
             else:
-                sizes = np.linalg.norm(result.x, axis=0)
+                sizes = to_host(namespace(result.x).linalg.norm(result.x, axis=0))
                 both = self._pairs(sizes)
                 backward = self._pairs(np.asarray(result.backward_error))
                 bound = self._pairs(np.asarray(result.error_bound) * sizes) / np.where(both > 0, both, 1)

@@ -3,6 +3,8 @@
 A round of inner iterations on M z = N'b with M = N'(A A' + ridge) N; then x is corrected by A'N z, whose rounding errors
 shrink with it, and the residual is computed again. The backward error is that of the equations,
 ||b - A x - ridge y|| / (||A||_F ||x||).
+
+What is as long as x is where A is; what is as long as b, a residual or y, is on the host, and so are all decisions.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import time
 
 import numpy as np
 
-from . import krylov, plan
+from . import plan
+from ._backend import Array, like, namespace, to_host
+from ._inner import inner_for, solved
 from ._matrix import TallMatrix
 from ._numeric import norms as row_norms
 from ._numeric import powers_of_two
@@ -26,15 +30,15 @@ _MAX_CYCLES = 10
 class _Equations(Run):
     """(A A' + ridge) y = b in units that make A and b of size one: the iterates, and the best x."""
 
-    def __init__(self, tall: TallMatrix, b: np.ndarray, dtype: np.dtype, options: Options, start_time: float):
-        B = np.ascontiguousarray(b.reshape(len(b), -1).T, dtype=np.float64)
+    def __init__(self, tall: TallMatrix, b: Array, dtype: np.dtype, options: Options, start_time: float):
+        B, xp = np.ascontiguousarray(to_host(b).reshape(len(b), -1).T, dtype=np.float64), namespace(tall.A)
         (n, m), k, eps = tall.shape, len(B), float(np.finfo(dtype).eps)
         super().__init__(options, eps, tall, start_time)
         d, asked = plan.sketch_size(tall, options.method, k, eps), options.sketch_size
         self.cut = rank_cut(eps, n, asked or d) if options.rcond is None else max(options.rcond, eps)
         self.factor = sketched_factor(
             tall,
-            np.zeros((0, n)),
+            xp.zeros((0, n)),
             distribution(options.sketch, tall),
             d,
             options.seed,
@@ -52,19 +56,24 @@ class _Equations(Run):
         self.frobenius = float(row_norms(self.factor.column_norms()))
         self.size_b = powers_of_two(np.abs(B).max(axis=1, initial=0.0))[:, None]
         self.B = B * self.size_b
-        self.X, self.Y, self.rho = np.zeros((k, n)), np.zeros((k, m)), self.B.copy()
+        self.xp, self.X, self.Y, self.rho = xp, xp.zeros((k, n)), np.zeros((k, m)), self.B.copy()
         self.best_X, self.best = self.X.copy(), np.full(k, np.inf)
-        self.widened = False  # whether the last cycle only found that the sketch is worse than assumed
+        self.inner = inner_for(tall, self.factor, options.ridge)
+        self.last = np.full(k, np.inf)  # sizes of the preconditioned residuals at the start of the last cycle
+        self.misjudged = False  # whether the last cycle only found that sketch or precision are worse than assumed
 
-    def normal(self, Z: np.ndarray) -> np.ndarray:
-        V = self.factor.apply(Z)
-        return -self.factor.adjoint(self.tall.residual(V * self.unit, None)[1] * self.unit - self.ridge * V)
-
-    def external(self, X: np.ndarray) -> np.ndarray:
+    def external(self, X: Array) -> Array:
         """Solutions in the caller's units."""
-        return X * self.unit / self.size_b
+        return X * self.unit / like(X, self.size_b)
 
-    def shown(self, step: np.ndarray) -> np.ndarray:
+    def x_norms(self) -> np.ndarray:
+        if self.xp is np:
+            return row_norms(self.X)
+        largest = abs(self.X).max(axis=1)
+        unit = self.xp.where(largest > 0, largest, 1)[:, None]
+        return to_host(self.xp.sqrt(((self.X / unit) ** 2).sum(axis=1)) * unit[:, 0])
+
+    def shown(self, step: np.ndarray) -> Array:
         """The x of y + step as the caller sees it. One pass."""
         return as_solution(self.external(self.X + self.tall.times(step * self.unit)), self.b, self.dtype)
 
@@ -79,9 +88,11 @@ class _Equations(Run):
         if self.dtype != np.float64:
             self.X = self.X.astype(self.dtype).astype(np.float64)
         self.rho = self.B - self.tall.adjoint_times(self.X) * self.unit - self.ridge * self.Y
-        errors = self.errors(self.rho, row_norms(self.X))
+        errors = self.errors(self.rho, self.x_norms())
         better = errors < self.best
-        self.best_X[better], self.best[better] = self.X[better], errors[better]
+        if better.any():
+            self.best_X = self.xp.where(like(self.X, better[:, None]), self.X, self.best_X)
+        self.best[better] = errors[better]
         return errors
 
     def note(self, errors: np.ndarray, rho: np.ndarray, step: np.ndarray) -> None:
@@ -97,33 +108,34 @@ class _Equations(Run):
 
     def cycle(self) -> None:
         """One round of inner iterations from the current y."""
-        factor, options = self.factor, self.options
+        factor, options, inner = self.factor, self.options, self.inner
         C = factor.adjoint(self.rho)
-        size, x_norms = row_norms(C), row_norms(self.X)
-        trust = krylov.attainable(factor.cond)
+        size, x_norms = row_norms(C), self.x_norms()
+        inner.restore_if_stalled(size, self.last)
+        trust, self.last = inner.trust, size
         errors, rho, step = self.best.copy(), self.rho.copy(), np.zeros_like(self.Y)
 
-        def progress(live: np.ndarray, S: np.ndarray, Z: np.ndarray) -> np.ndarray:
-            self.iterations += 1
+        def progress(live: np.ndarray, S: np.ndarray, Z: np.ndarray, steps: int = 1) -> np.ndarray:
+            self.iterations += steps
             rho[live], step[live] = factor.gradient(S), factor.apply(Z)
             errors[live] = self.errors(rho[live], x_norms[live])
             self.note(errors, rho, step)
             return (row_norms(S) <= trust * size[live]) | (errors[live] <= 0.5 * self.tol)
 
-        limit = options.maxiter - self.iterations
-        if options.method == "fossils":
-            Z, diverged = krylov.heavy_ball(self.normal, C, progress, limit, factor.distortion)
-            self.widened = diverged and krylov.widened(factor.distortion) > factor.distortion
-            factor.distortion = krylov.widened(factor.distortion) if diverged else factor.distortion
-        else:
-            Z = krylov.conjugate_gradients(self.normal, C, progress, limit)
+        limit, tail = options.maxiter - self.iterations, max(trust, self.reduction())
+        Z, self.misjudged = solved(inner, options.method, C, progress, limit, tail)
         self.add(factor.apply(Z))
+
+    def reduction(self) -> float:
+        """What is still missing of the backward errors, as a factor."""
+        return float((self.tol / np.maximum(self.best, self.tol)).min(initial=1.0))
 
     def solve(self) -> Status:
         slack = 16 if self.options.tol is None else 1
         try:
             errors = self.add(self.factor.apply(self.factor.adjoint(self.B)))  # the solution of the sketched equations
             self.note(errors, self.rho, np.zeros_like(self.Y))
+            self.inner.reduce(self.reduction())
             for _ in range(_MAX_CYCLES):
                 if (self.best <= self.tol).all():
                     return Status.CONVERGED
@@ -131,14 +143,16 @@ class _Equations(Run):
                     return Status.ITERATION_LIMIT
                 before = self.best.copy()
                 self.cycle()
-                if not (self.best < 0.3 * before).any() and not self.widened:
+                if (self.best < 0.3 * before).any() or self.misjudged:
+                    continue
+                if not self.inner.restore():
                     break
         except Run.Stop:
             return Status.STOPPED
         return Status.CONVERGED if (self.best <= slack * self.tol).all() else Status.STAGNATED
 
 
-def solve_minimum_norm(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, options: Options) -> LstsqResult:
+def solve_minimum_norm(matrix: TallMatrix, b: Array, dtype: np.dtype, options: Options) -> LstsqResult:
     start_time = time.perf_counter()
     m = len(b)
     tall = matrix.transposed()

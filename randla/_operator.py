@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from . import _backend, _check, _cpu
 
@@ -157,11 +156,13 @@ class SketchOperator(_Products):
     def extend(self, SA: Any, A: Any) -> np.ndarray:
         """T @ A for this T, given SA = S @ A for an S from which T came by `append`; only the new rows are made.
 
-        SA : (d_S, n) or (d_S,); A : (m, n) or (m,), dense or CSR/CSC, of the dtype of SA.
+        SA : (d_S, n) or (d_S,); A : (m, n) or (m,), dense or CSR/CSC, of the dtype of SA. Both of the host or of one device.
         """
         nnz = self._blocks("extend")
         height = self.shape[0] // nnz
-        have, a = _check.array(SA, "SA"), _check.csr(A, "A") if sp.issparse(A) else _check.array(A, "A")
+        have = _check.array(SA, "SA", device=True)
+        a = (_check.matrix if _backend.is_sparse(A) else _check.array)(A, "A", device=True)
+        _backend.same_device(SA=have, A=a)
         before, left_over = divmod(have.shape[0] if have.ndim else 0, height)
         if left_over or not 0 < before < nnz or a.shape != (self.shape[1], *have.shape[1:]) or a.ndim > 2:
             raise ValueError(
@@ -172,8 +173,8 @@ class SketchOperator(_Products):
             raise TypeError(f"A must be real, as SA has dtype {have.dtype}; got {a.dtype}")
         first = self.distribution._rows_from_block(self, before)  # type: ignore[attr-defined]
         new = _by_real_parts(a[:, None] if a.ndim == 1 else a, first)
-        new = new[:, 0] if a.ndim == 1 else new
-        return np.concatenate([have * have.dtype.type(math.sqrt(before / nnz)), new.astype(have.dtype, copy=False)])
+        new = (new[:, 0] if a.ndim == 1 else new).astype(have.dtype, copy=False)
+        return _backend.namespace(a).concatenate([have * have.dtype.type(math.sqrt(before / nnz)), new])
 
     def _blocks(self, what: str) -> int:
         nnz = getattr(self.distribution, "nnz", 0)

@@ -47,9 +47,17 @@ def choose(a: Any, b: Any, *, allow_copy: bool, sketched: bool) -> str:
         return "direct"
     if sketched or not allow_copy:
         return "spir"
+    wide = m < n
+    k = max(1, b.size // max(1, m))
+    if wide:
+        m, n = n, m
     if m < 4 * n:
         return "direct"
-    costs = seconds(m, n, max(1, b.size // len(b)), a.dtype.itemsize, a.dtype.kind == "c")
+    costs = seconds(m, n, k, a.dtype.itemsize, a.dtype.kind == "c")
+    if wide:
+        costs["direct"] *= 2  # Q is made, too
+        costs["spir"] *= 1.2  # residuals of a cycle take two passes
+        del costs["cholqr"]  # as on the host
     return min(costs, key=lambda name: costs[name])
 
 

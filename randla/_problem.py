@@ -109,14 +109,6 @@ class Problem:
         G -= self.ridge * outer
         return np.sqrt(squares), np.sqrt(squares + self.ridge * row_norms(outer) ** 2), G * self.factor.scale
 
-    def normal(self, Z: np.ndarray) -> np.ndarray:
-        """N'(A'A + ridge) N applied to every row. One pass."""
-        V = self.factor.apply(Z) * self.factor.scale
-        _, G, _ = self.matrix.residual(V, None)
-        if self.ridge:
-            G -= self.ridge * V
-        return -self.factor.adjoint(G * self.factor.scale)
-
     def rounding(self, X: np.ndarray, residual_norms: np.ndarray, weight: float) -> np.ndarray:
         """Size of ||A dx|| for errors dx that a relative change eps of A causes, to first order (Wedin 1973): what a forward
         stable method is left with; `weight` goes to the part of the residual."""
@@ -206,6 +198,10 @@ class Iterates(Run):
         else:
             self.errors = np.full_like(self.errors, np.inf)
             self.step(settled, np.arange(len(X)))
+
+    def reduction(self) -> float:
+        """What is still missing of the backward errors, as a factor."""
+        return float((self.tol / np.maximum(self.errors, self.tol)).min(initial=1.0))
 
     def note(self, errors: np.ndarray, X: Callable[[], np.ndarray]) -> None:
         try:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import _forward, krylov
-from ._device_inner import inner_for
+from . import _forward
+from ._inner import Inner, inner_for, solved
 from ._numeric import norms as row_norms
 from ._problem import Iterates, Options, Outcome, Problem, Run
 from .result import Status
@@ -37,11 +37,9 @@ def refine(problem: Problem, guess: np.ndarray | None, options: Options) -> Outc
 
 
 def _cycles(problem: Problem, run: Iterates) -> Outcome:
-    factor, certificate, options = problem.factor, problem.stopping, run.options
-    trust = krylov.attainable(factor.cond)
+    factor, options = problem.factor, run.options
     inner = inner_for(problem.matrix, factor, problem.ridge)
-    if inner is not None:
-        inner.reduce(float((run.tol / np.maximum(run.errors, run.tol)).min(initial=1.0)))
+    inner.reduce(run.reduction())
     idle = np.zeros(len(run.X), dtype=int)
     last = np.full(len(run.X), np.inf)
     for _ in range(_MAX_CYCLES):
@@ -50,54 +48,37 @@ def _cycles(problem: Problem, run: Iterates) -> Outcome:
             break
         if run.iterations >= options.maxiter:
             return run.outcome(Status.ITERATION_LIMIT)
-        base, C = run.X[rows], factor.adjoint(run.G[rows])
-        size, before = row_norms(C), run.errors[rows].copy()
+        base, before, C = run.X[rows], run.errors[rows], factor.adjoint(run.G[rows])
+        size = row_norms(C)
         # A huge first iterate can have a small backward error: while the gradient shrinks, the run is not idle.
         shrinking = size < 0.3 * last[rows]
-        if inner is not None and (size > inner.allowed * last[rows]).any() and inner.restore():
+        if inner.restore_if_stalled(size, last[rows]):
             idle[rows] = 0
-        if inner is not None:
-            trust = inner.trust
         last[rows] = size
-
-        everything, shown = run.errors.copy(), run.X.copy()
-
-        def progress(
-            live: np.ndarray,
-            S: np.ndarray,
-            Y: np.ndarray,
-            steps: int = 1,
-            rows: np.ndarray = rows,
-            base: np.ndarray = base,
-            size: np.ndarray = size,
-            trust: float = trust,
-            everything: np.ndarray = everything,
-            shown: np.ndarray = shown,
-        ) -> np.ndarray:
-            run.iterations += steps
-            X = base[live] + factor.apply(Y)
-            estimates = certificate.upper_bounds(X, S)
-            if (estimates <= 64 * run.tol).all():
-                estimates = certificate.backward_errors(X, run.augmented[rows[live]], factor.gradient(S))
-            everything[rows[live]], shown[rows[live]] = estimates, X
-            run.note(everything, lambda: shown)
-            return (estimates <= 0.5 * run.tol) | (row_norms(S) <= trust * size[live]) | (run.iterations >= options.maxiter)
-
-        limit, tail = options.maxiter - run.iterations, max(trust, float((run.tol / before).min()))
-        if options.method == "fossils":
-            if inner is None:
-                Y, diverged = krylov.heavy_ball(problem.normal, C, progress, limit, factor.distortion)
-            else:
-                Y, diverged = inner.heavy_ball(C, progress, limit, factor.distortion, tail)
-            if diverged and inner is not None and inner.restore():
-                shrinking[:] = True
-            elif diverged and krylov.widened(factor.distortion) > factor.distortion:
-                factor.distortion = krylov.widened(factor.distortion)
-                shrinking[:] = True  # a cycle that failed for this reason is no reason to give up
-        elif inner is None:
-            Y = krylov.conjugate_gradients(problem.normal, C, progress, limit)
-        else:
-            Y = inner.conjugate_gradients(C, progress, limit, factor.distortion, tail)
+        Y, misjudged = _step(problem, run, inner, rows, base, C)
         errors = run.step(problem.settle(base + factor.apply(Y)), rows)
-        idle[rows] = np.where((errors > 0.3 * before) & ~shrinking, idle[rows] + 1, 0)
+        # A cycle that failed for such a reason is no reason to give up.
+        idle[rows] = np.where((errors > 0.3 * before) & ~(shrinking | misjudged), idle[rows] + 1, 0)
     return run.outcome(Status.STAGNATED if run.unconverged() else Status.CONVERGED)
+
+
+def _step(
+    problem: Problem, run: Iterates, inner: Inner, rows: np.ndarray, base: np.ndarray, C: np.ndarray
+) -> tuple[np.ndarray, bool]:
+    """As `solved` for some right-hand sides, whose iterates are `base`, until the certificate has enough."""
+    factor, certificate, options = problem.factor, problem.stopping, run.options
+    size, trust = row_norms(C), inner.trust
+    everything, shown = run.errors.copy(), run.X.copy()
+
+    def progress(live: np.ndarray, S: np.ndarray, Y: np.ndarray, steps: int = 1) -> np.ndarray:
+        run.iterations += steps
+        X = base[live] + factor.apply(Y)
+        estimates = certificate.upper_bounds(X, S)
+        if (estimates <= 64 * run.tol).all():
+            estimates = certificate.backward_errors(X, run.augmented[rows[live]], factor.gradient(S))
+        everything[rows[live]], shown[rows[live]] = estimates, X
+        run.note(everything, lambda: shown)
+        return (estimates <= 0.5 * run.tol) | (row_norms(S) <= trust * size[live]) | (run.iterations >= options.maxiter)
+
+    limit, tail = options.maxiter - run.iterations, max(trust, float((run.tol / run.errors[rows]).min()))
+    return solved(inner, options.method, C, progress, limit, tail)

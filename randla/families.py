@@ -440,7 +440,9 @@ class SRTT(Distribution):
         for c in range(0, out.shape[1] if m else 0, _TRANSFORM_COLUMNS):
             y = Y[:, c : c + _TRANSFORM_COLUMNS]
             X = xp.zeros((y.shape[1], m), out.dtype)
-            xp.add.at(X.T, kept, y)
+            for i in range(0, d, m):
+                # Rows are kept twice where d exceeds m, but never among m of them: sums in one order, also on a device.
+                X[:, kept[i : i + m]] += y[i : i + m].T
             for k in reversed(range(self.rounds)):
                 X = cosine_transform("idct", X) * like(Y, self._signs(s, k).astype(out.dtype))
             out[:, c : c + y.shape[1]] = X[:, j0 : j0 + len(out)].T * out.dtype.type(np.sqrt(m / d))

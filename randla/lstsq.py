@@ -53,7 +53,7 @@ def lstsq(
         float32, float64, complex64 or complex128 (integers are converted to float64). Any strides, memory-mapped or not, read
         only, never copied or changed by the iterative methods. A list of 2-D arrays, or any other iterable of blocks of
         rows that can be read again, is taken as RowBlocks. m < n asks for the solution of minimum norm. A (dense, or CuPy's
-        CSR) and b of a CUDA device, m >= n, are solved there by the methods but "lsqr"; x is a CuPy array.
+        CSR) and b of a CUDA device are solved there by the methods but "lsqr"; x is a CuPy array.
     b : array (m,) or (m, k)
     ridge : float
         Weight of ||x||^2.
@@ -139,8 +139,6 @@ def lstsq(
         sketch_size = _check.integer(sketch_size, "sketch_size", 1 if ridge else max(min(m, n), 1))
     seed = None if rng is None else _check.seed(rng)
 
-    if on_device(a) and m < n:
-        raise ValueError(f"A must have at least as many rows as columns where it is on a device; got shape {tuple(a.shape)}")
     if on_device(a) and method == "lsqr":
         raise ValueError(f"method must not be 'lsqr' where A is on a device; got {method!r}")
     chosen = plan.choose(a, rhs, method, allow_copy=allow_copy, sketched=sketch is not None or sketch_size is not None)

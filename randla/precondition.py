@@ -13,7 +13,7 @@ from scipy.linalg import lapack
 from scipy.sparse.linalg import LinearOperator
 
 from . import _check, _cpu
-from ._backend import like, namespace, on_device, to_host
+from ._backend import to_host
 from ._device import DeviceMatrix
 from ._device_factor import DeviceFactor, factor_of_sketch
 from ._factor import GRAM_COND_LIMIT, Factor, TriangularFactor, TruncatedFactor
@@ -137,7 +137,7 @@ def factor_by_qr(matrix: TallMatrix, ridge: float, rcond: float) -> Factor:
     """Factor of [A; sqrt(ridge) I] itself, by QR of its blocks of rows. One pass over A."""
     n = matrix.shape[1]
 
-    unit, triangle = _triangle_of(matrix) if on_device(matrix.A) else (1.0, None)
+    unit, triangle = _triangle_of(matrix) if isinstance(matrix, DeviceMatrix) else (1.0, None)
 
     def slices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for block in matrix.row_blocks(max(4 * n, _QR_ROWS)) if triangle is None else [triangle]:
@@ -148,15 +148,15 @@ def factor_by_qr(matrix: TallMatrix, ridge: float, rcond: float) -> Factor:
     return _decide_rank(_by_qr(slices, n, 0, ridge, powers_of_two, unit), rcond)
 
 
-def _triangle_of(matrix: TallMatrix) -> tuple[np.ndarray, np.ndarray]:
+def _triangle_of(matrix: DeviceMatrix) -> tuple[np.ndarray, np.ndarray]:
     """Powers of two D and R of a QR factorization of A D for A of a device, made there block by block. Two passes over A."""
-    xp, n = namespace(matrix.A), matrix.shape[1]
-    rows = max(4 * n, _QR_ROWS)
+    xp, n = matrix.xp, matrix.shape[1]
+    rows = matrix.rows_at_a_time(4 * n)
     sizes = xp.zeros(n)
     for block in matrix.row_blocks(rows):
         sizes = xp.maximum(sizes, xp.maximum(block.max(axis=0), -block.min(axis=0)))  # carries NaN along
     unit = powers_of_two(to_host(sizes))
-    scale, R = like(matrix.A, unit), xp.zeros((0, n))
+    scale, R = xp.asarray(unit), xp.zeros((0, n))
     for block in matrix.row_blocks(rows):
         R = xp.linalg.qr(xp.concatenate([R, block * scale]), mode="r")
     return unit, to_host(R)

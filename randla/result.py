@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import to_host
+from ._backend import namespace, to_host
 
 
 class LstsqWarning(UserWarning):
@@ -65,7 +65,7 @@ class HasStatus:
 
 def as_solution(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Solutions held as rows in the shape that goes with b: (n,) or (n, k)."""
-    return (X[0] if b.ndim == 1 else np.ascontiguousarray(X.T)).astype(dtype, copy=False)
+    return (X[0] if b.ndim == 1 else namespace(X).ascontiguousarray(X.T)).astype(dtype, copy=False)
 
 
 def per_column(values: np.ndarray, b: np.ndarray) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import randla
-from randla import _backend
+from randla import _backend, _device, _device_inner
 
 FAMILIES = {
     "gaussian": randla.Gaussian(),
@@ -81,6 +81,21 @@ def cupy(request, monkeypatch):
     if request.param == "device":
         return fake_cupy.watched(monkeypatch)
     return fake_cupy.install(monkeypatch)
+
+
+@pytest.fixture
+def in_single(monkeypatch):
+    """Takes matrices of any size for large ones; lists the copies in float32."""
+    made = []
+
+    class Noted(_device.DeviceSingle):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(_device, "DeviceSingle", Noted)
+    monkeypatch.setattr(_device_inner, "SINGLE_BYTES", 0)
+    return made
 
 
 @pytest.fixture(params=["emulated", pytest.param("device", marks=pytest.mark.gpu)])

@@ -4,6 +4,7 @@
 streams, and all timing, it cannot show.
 """
 
+import contextlib
 import functools
 import json
 import sys
@@ -213,23 +214,39 @@ class _Module(types.ModuleType):
         found = getattr(self._original, name)
         if not callable(found) or isinstance(found, type):
             return found
-        call = _lifted(found, self.__name__, name)
-        if isinstance(found, np.ufunc):
-            call.at = lambda a, *args: found.at(a._a, *map(_inside, args))
-        return call
+        return _lifted(found, self.__name__, name)
+
+
+_linalg = ["ignore"]
+
+
+@contextlib.contextmanager
+def _errstate(*, linalg):
+    before, _linalg[:] = _linalg[:], [linalg]
+    try:
+        yield
+    finally:
+        _linalg[:] = before
 
 
 def _cholesky(a):
-    """As CuPy's, which does not say that it failed: what the routine had done by then comes back."""
+    """As CuPy's, which says that it failed only where it was asked to: else what the routine had done by then comes back."""
+    if not a._a.size:
+        return ndarray(a._a.copy())
     (potrf,) = scipy.linalg.get_lapack_funcs(("potrf",), (a._a,))
-    return ndarray(potrf(a._a, lower=0, clean=1)[0].conj().T if a._a.size else a._a.copy())
+    R, info = potrf(a._a, lower=0, clean=1)
+    if _linalg == ["raise"]:
+        TRANSFERS.append(())
+        if info:
+            raise np.linalg.LinAlgError("not positive definite")
+    return ndarray(R.conj().T)
 
 
 def _solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False, overwrite_b=False, check_finite=False):
-    """As CuPy's, which divides by zero where there is one on the diagonal."""
+    """As CuPy's, which divides by zero where there is one on the diagonal, and takes the dtype of a for that of b too."""
     R = a._a.T if trans else a._a
     lower = lower != bool(trans)
-    x = np.array(b._a, np.result_type(a._a, b._a))
+    x = np.array(b._a, a._a.dtype)
     rows = range(len(R)) if lower else range(len(R) - 1, -1, -1)
     if not len(R) or (R.diagonal() != 0).all():
         return ndarray(scipy.linalg.solve_triangular(R, x, lower=lower, check_finite=False))
@@ -262,6 +279,7 @@ def module():
     found["cupyx.scipy"].linalg.solve_triangular = _solve_triangular
     found["cupyx.scipy.sparse"] = found["cupyx.scipy"].sparse = fake_cupy_sparse.module(ndarray, TRANSFERS)
     found["cupyx"].scipy = found["cupyx.scipy"]
+    found["cupyx"].errstate = _errstate
     for package in ("cupyx", "cupyx.scipy"):
         found[package].__path__ = []
     return cupy, found

@@ -16,6 +16,8 @@ def module(ndarray, transfers):
             if isinstance(arg, tuple):
                 if not all(isinstance(part, ndarray) for part in _flat(arg)):
                     raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+                if len(arg) == 3:  # CuPy looks at both ends of the row starts
+                    transfers.append(())
                 held = _layout(self.format)(_map(lambda part: part._a, arg), shape=shape, copy=copy)
             elif isinstance(arg, Matrix):
                 held = _layout(self.format)(arg._scipy())

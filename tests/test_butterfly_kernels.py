@@ -83,12 +83,13 @@ def fingerprints(threads):
 def test_instruction_sets_and_threads_give_the_same_bits():
     found = {}
     for isa in _cpu.available_isas():
-        code = f"print(json.dumps([k._cpu.isa(), [k.fingerprints(n) for n in {THREADS}]]))"
+        counts = THREADS if isa == "baseline" else THREADS[-1:]
+        code = f"print(json.dumps([k._cpu.isa(), [k.fingerprints(n) for n in {counts}]]))"
         run = child(f"import json, test_butterfly_kernels as k; {code}", RANDLA_ISA=isa, OPENBLAS_NUM_THREADS="1")
         assert run.returncode == 0, run.stderr
         used, prints = json.loads(run.stdout)
         assert used == isa
-        found |= {(isa, threads): of for threads, of in zip(THREADS, prints, strict=True)}
+        found |= {(isa, threads): of for threads, of in zip(counts, prints, strict=True)}
     expected = found["baseline", 1]
     assert len(expected) > 500
     for key, prints in found.items():

@@ -10,8 +10,10 @@ from randla import _cpu
 pytestmark = pytest.mark.usefixtures("kernels")
 
 DTYPES = [np.float32, np.float64]
+# Vectors up to 2^14 float64 and 2^15 float32, and columns up to 2^10 rows, are transformed in one pass.
 SHAPES = [
     *[(3, 1 << k, 1) for k in range(0, 14)],
+    (1, 1 << 14, 1),
     (1, 1 << 15, 1),
     (1, 1 << 16, 1),
     (2, 1 << 17, 1),
@@ -25,10 +27,16 @@ SHAPES = [
     (3, 256, 32),
     (2, 64, 100),
     (1, 1024, 33),
+    (3, 512, 17),
+    (2, 1024, 16),
     (1, 2048, 7),
+    (2, 2048, 32),
     (2, 4096, 36),
     (1, 1 << 14, 3),
+    (1, 1 << 21, 1),  # three passes of float64
 ]
+# Too much for the emulation: three passes of float32; more vectors, matrices and columns than stay in L2 between passes.
+LARGE = [(1, 1 << 22, 1), (150, 1 << 16, 1), (1, 1 << 18, 3), (5, 1 << 12, 640), (1, 1 << 14, 500)]
 
 
 def transformed(x, to, scale):
@@ -47,13 +55,17 @@ def test_bits_of_the_processor(dtype, shape):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(7, 64, 1), (3, 16, 5), (2, 32, 64)])
-def test_addresses_of_no_whole_packs(dtype, shape):
-    memory = np.random.default_rng(0).standard_normal(np.prod(shape) + 1).astype(dtype)
-    x = memory[1:].reshape(shape)
-    expected = np.empty_like(x)
-    _cpu.fwht(x.copy(), expected, 1.0)
-    assert np.array_equal(transformed(x, x, 1.0), expected)
+@pytest.mark.parametrize("shape", [(3, 1, 1), (7, 64, 1), (3, 16, 5), (2, 32, 64), (1, 1 << 16, 1), (1, 2048, 9)])
+@pytest.mark.parametrize("first", [1, 2])
+def test_addresses_of_no_whole_packs(dtype, shape, first):
+    """Elements around the array, for which whole packs would reach, stay as they are."""
+    count = int(np.prod(shape))
+    memory = np.random.default_rng(0).standard_normal(count + 40).astype(dtype)
+    before = memory.copy()
+    x = memory[first : first + count].reshape(shape)
+    _cpu.fwht(x.copy(), before[first : first + count].reshape(shape), 1.0)
+    transformed(x, x, 1.0)
+    assert np.array_equal(memory, before)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 1), (3, 4, 0)])
@@ -73,3 +85,10 @@ def test_refuses_what_is_not_contiguous():
     for bad in (x[:, :, ::2], x[:, :3], x[0]):
         with pytest.raises(ValueError, match=r"contiguous|power of two"):
             transformed(bad, bad, 1.0)
+
+
+@pytest.mark.parametrize("kernels", [pytest.param("device", marks=pytest.mark.gpu)], indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_bits_of_large_transforms(dtype, shape):
+    test_bits_of_the_processor(dtype, shape)

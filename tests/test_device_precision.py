@@ -9,21 +9,6 @@ import randla
 from randla import _device, _device_factor, _device_inner, _plan_device
 
 
-@pytest.fixture
-def in_single(monkeypatch):
-    """Takes matrices of any size for large ones; lists the copies in float32."""
-    made = []
-
-    class Noted(_device.DeviceSingle):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            made.append(self)
-
-    monkeypatch.setattr(_device, "DeviceSingle", Noted)
-    monkeypatch.setattr(_device_inner, "SINGLE_BYTES", 0)
-    return made
-
-
 def solved(cupy, A, b, **options):
     options = {name: cupy.asarray(v) if isinstance(v, np.ndarray) else v for name, v in options.items()}
     result = randla.lstsq(cupy.asarray(A), cupy.asarray(b), rng=1, **options)
@@ -80,8 +65,8 @@ def test_a_copy_that_does_not_do_is_given_up(cupy, in_single, monkeypatch, metho
     problem = least_squares(2000, 24, 1e8, 1e-3)
     monkeypatch.setattr(_device_inner, "_SINGLE_EPS", 1e-14)
     restored = []
-    restore = _device_inner.Inner.restore
-    monkeypatch.setattr(_device_inner.Inner, "restore", lambda self: restored.append(restore(self)) or restored[-1])
+    restore = _device_inner.DeviceInner.restore
+    monkeypatch.setattr(_device_inner.DeviceInner, "restore", lambda self: restored.append(restore(self)) or restored[-1])
     found = solved(cupy, problem.A, problem.b, method=method, sketch_size=300)
     assert len(in_single) == 1
     assert True in restored
@@ -114,8 +99,15 @@ def spd(cupy, values):
     return cupy.asarray((G + G.T) / 2)
 
 
-def test_a_cholesky_factor_that_failed_in_silence_is_found_out(cupy):
-    n = 40
+@pytest.mark.parametrize("told", ["ignore", "raise"])
+def test_a_cholesky_factor_that_failed_is_found_out(cupy, told):
+    import cupyx
+
+    with cupyx.errstate(linalg=told):
+        require_no_wrong_factor(cupy, 40)
+
+
+def require_no_wrong_factor(cupy, n):
     R, inverse = _device_factor.root_of(spd(cupy, np.linspace(1, 2, n)))
     np.testing.assert_allclose((R @ inverse).get(), np.eye(n), rtol=0, atol=1e-14)
     for smallest in (0.0, -1e-18, -1e-10, -1.0, 1e-15, np.nan):
@@ -123,6 +115,13 @@ def test_a_cholesky_factor_that_failed_in_silence_is_found_out(cupy):
     singular = np.random.default_rng(1).standard_normal((n, n))
     singular[:, 7] = singular[:, 30]
     assert _device_factor.root_of(cupy.asarray(singular.T @ singular)) is None
+
+
+def test_finite_entries_too_large_to_be_added_up(cupy):
+    A = 1.7e308 * np.sign(np.random.default_rng(0).standard_normal((400, 3)))
+    for given, b in ((A, np.ones(400)), (cupy.asarray(A), cupy.ones(400))):
+        with pytest.raises(ValueError, match="A must be small enough to be added up; its sketch overflowed"):
+            randla.lstsq(given, b, method="spir", rng=1)
 
 
 @pytest.mark.parametrize("method", ["spir", "cholqr"])
@@ -175,13 +174,13 @@ def test_iterations_wait_for_nothing(cupy, monkeypatch, method):
     problem = least_squares(2000, 30, 1e6, 1e-3)
     monkeypatch.setattr(_device_inner._Watch, "look", looked)
     for name in ("conjugate_gradients", "heavy_ball"):
-        inner = getattr(_device_inner.Inner, name)
-        monkeypatch.setattr(_device_inner.Inner, name, lambda *a, inner=inner, **o: waited.append([]) or inner(*a, **o))
+        inner = getattr(_device_inner.DeviceInner, name)
+        monkeypatch.setattr(_device_inner.DeviceInner, name, lambda *a, inner=inner, **o: waited.append([]) or inner(*a, **o))
     passes = noted(_device.DeviceDense.pass_over)
     monkeypatch.setattr(_device.DeviceDense, "pass_over", passes)
     if method == "momentum":
-        inner = _device_inner.Inner.momentum
-        monkeypatch.setattr(_device_inner.Inner, "momentum", lambda *a: waited.append([]) or inner(*a))
+        inner = _device_inner.DeviceInner.momentum
+        monkeypatch.setattr(_device_inner.DeviceInner, "momentum", lambda *a: waited.append([]) or inner(*a))
     result = solved(cupy, problem.A, problem.b, method=method)
     runs = [counts for counts in waited if len(counts) > 1]
     assert sum(len(counts) for counts in waited) >= result.iterations >= 10

@@ -105,18 +105,3 @@ def test_host_and_device_do_not_mix(cupy):
         P @ cupy.ones((63, 2))
     with pytest.raises(TypeError, match="B must be a numpy array"):
         P.solve(x)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_transforms_of_arrays_on_the_device(cupy, dtype, axis):
-    X = random((8, 16, 4), dtype, np.random.default_rng(6))
-    for order in "CF":
-        x = cupy.asarray(np.array(X, order=order))
-        found = fwht(x, axis, normalize=True)
-        assert not fake_cupy.TRANSFERS
-        assert np.array_equal(found.get(), fwht(X, axis, normalize=True))
-        fake_cupy.TRANSFERS.clear()
-        for out in (cupy.empty(X.shape, dtype), cupy.asarray(np.empty(X.shape[::-1], dtype)).T, x):
-            assert fwht(x, axis, out=out) is out
-            assert np.array_equal(out.get(), fwht(X, axis))
-            fake_cupy.TRANSFERS.clear()

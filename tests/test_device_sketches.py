@@ -53,6 +53,27 @@ def test_products_stay_on_the_device(cupy, distribution, dtype):
         np.testing.assert_allclose(found.get(), expected, rtol=0, atol=100 * np.finfo(dtype).eps * abs(expected).max())
 
 
+@pytest.mark.parametrize("transform", ["hadamard", "dct"])
+def test_transforms_that_keep_rows_more_than_once(cupy, transform):
+    S, Y = randla.SRTT(transform).sample(40, 7, rng=1), entries((40, 5), np.float64)
+    np.testing.assert_allclose((S.T @ cupy.asarray(Y)).get(), S.to_dense().T @ Y, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["dense", "csr", "vector", "complex"])
+def test_sketches_are_extended_where_they_are(cupy, form):
+    import cupyx.scipy.sparse
+
+    A = entries((300, 4), complex if form == "complex" else float)
+    A = A[:, 0] if form == "vector" else A
+    S = randla.SparseStack(4).sample(40, 300, rng=1)
+    T = S.append(2)
+    given = cupyx.scipy.sparse.csr_matrix(cupy.asarray(A)) if form == "csr" else cupy.asarray(A)
+    found = T.extend(S @ given, given)
+    np.testing.assert_allclose(found.get(), T @ A, rtol=0, atol=1e-14)
+    with pytest.raises(TypeError, match=r"SA and A must all be on the host or all on the device; got numpy\.ndarray, cupy"):
+        T.extend(S @ A, given)
+
+
 def test_vectors_and_products_from_the_left(cupy):
     S, A = randla.SparseStack().sample(40, 300, rng=1), entries((300, 4), np.float64)
     assert np.array_equal((S @ cupy.asarray(A[:, 0])).get(), S @ A[:, 0])

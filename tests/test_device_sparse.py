@@ -100,6 +100,9 @@ def test_unsuitable_matrices(cupy):
         good.indices[:] = cupy.asarray(np.array(indices, np.int32))
         with pytest.raises(ValueError, match="X must have valid CSR indices .*" + message):
             S @ good
+        by_columns = cupyx.scipy.sparse.csc_matrix((good.data, good.indices, good.indptr), shape=(5, 2))
+        with pytest.raises(ValueError, match=r"A must have valid CSC indices for its shape \(5, 2\); got some out of range"):
+            randla.lstsq(by_columns, cupy.ones(5))
     with pytest.raises(ValueError, match=r"X must have 2 rows, as S has shape \(6, 2\); got shape \(3, 5\)"):
         S @ made([1.0, 2.0], [0, 1], [0, 1, 2, 2], (3, 5))
     with pytest.raises(ValueError, match="A must have 2 dimensions; got 1"):
@@ -109,7 +112,9 @@ def test_unsuitable_matrices(cupy):
         _check.matrix(A, "A")
     with pytest.raises(TypeError, match=r"A and b must all be on the host or all on the device; got cupyx\.csr_matrix, numpy"):
         randla.lstsq(A, np.ones(300))
-    assert _check.device_csr(made(np.array([True, False]), [0, 1], [0, 1, 2], (2, 5)), "A").dtype == np.float64
+    truths = _check.device_csr(made(np.array([True, True, True]), [1, 1, 4], [0, 2, 3], (2, 5)), "A")
+    assert truths.dtype == np.float64
+    assert truths.data.get().tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from randla.structured import Chain, KroneckerSparse, Product, dft, fwht
+from randla.structured import Chain, KroneckerSparse, Product, dft
 
 
 def product(chain, dtype, **kept):
@@ -37,14 +37,6 @@ def test_gradients(cupy):
     np.testing.assert_allclose(dX.get(), dX_expected, rtol=0, atol=1e-12)
     for found, wanted in zip(values, expected, strict=True):
         np.testing.assert_allclose(found.get(), wanted, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_walsh_hadamard_transforms_have_the_bits_of_the_host(cupy, axis):
-    X = np.random.default_rng(0).standard_normal((64, 32))
-    found = fwht(cupy.asarray(X), axis, normalize=True)
-    assert isinstance(found, cupy.ndarray)
-    assert np.array_equal(found.get(), fwht(X, axis, normalize=True))
 
 
 def test_mixed_devices_are_refused(cupy):

@@ -153,7 +153,7 @@ def test_mixed_radix_fourier_matrix():
         assert np.linalg.norm(result.to_dense() - F) <= 1e-14 * np.linalg.norm(F)
 
 
-LARGE = [pytest.param(n, marks=pytest.mark.slow) for n in (2048, 8192)]
+LARGE = [pytest.param(n, marks=pytest.mark.slow) for n in (2048, 4096)]
 
 
 @pytest.mark.parametrize("n", [128, 512, *LARGE])
@@ -163,7 +163,7 @@ def test_errors_stay_below_the_noise(n):
     H /= n
     E = rng.standard_normal((n, n))
     E /= np.linalg.norm(E)
-    for level in (0.01, 0.03, 0.1, 0.3) if n < 8192 else (0.1,):
+    for level in (0.01, 0.03, 0.1, 0.3) if n < 2048 else (0.1,):
         for order in ("left-to-right", "balanced"):
             result = factorize(H + level * E, Chain.dyadic(n), order=order)
             assert 0.8 * level <= result.error <= level
@@ -173,7 +173,7 @@ def test_errors_stay_below_the_noise(n):
             assert factorize(A + 0.03 * E, Chain.dyadic(n), rank=rank).error <= 0.03
 
 
-@pytest.mark.parametrize("n", [1024, pytest.param(8192, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [1024, pytest.param(4096, marks=pytest.mark.slow)])
 def test_large_planted_products(n):
     rng = np.random.default_rng(n)
     A = np.eye(n)

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from leverage_oracles import EPS, FORMS, by_svd, check, full, generic, oracle
+from leverage_oracles import EPS, FORMS, by_svd, check, check_deficient, full, generic, oracle
 from problems import badly_scaled, coherent, covtype, data_file, haar, kdd99, rank_deficient
 from scipy.sparse.linalg import LinearOperator
 
@@ -184,11 +184,7 @@ def test_rank_deficient(kind, m, method):
     truth = by_svd(A, rank=8)
     for form in ("C", "F", "CSR", "list of blocks"):
         result = full(FORMS[form](A), method=method)
-        assert result.rank == 8
-        if method == "exact" or m == 100:
-            check(result, truth, 8, tolerance=1e-10)
-        else:
-            np.testing.assert_allclose(result.scores, truth, rtol=0.25, atol=1e-15)
+        check_deficient(result, truth, 8, exact=method == "exact" or m == 100)
         assert not result.scores[7:11].any()
 
 
@@ -439,7 +435,7 @@ def test_a9a():
 
 @pytest.mark.slow
 def test_covtype():
-    A, _ = covtype()
+    A, _ = covtype(step=5)
     scaled = A / np.maximum(norms(A.T), 1)
     truth = by_svd(scaled, rank=53)
     for form in ("C", "F", "CSR"):

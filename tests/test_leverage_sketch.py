@@ -122,7 +122,7 @@ def test_few_effective_dimensions_among_many_columns(form, number, monkeypatch):
 @pytest.mark.slow
 def test_wide_sparse_with_seven_thousand_columns():
     rng = np.random.default_rng(10)
-    m, n = 2500, 7000
+    m, n = 1200, 7000
     A = sp.random_array((m, n), density=2e-3, rng=rng, format="lil", data_sampler=lambda size: rng.standard_normal(size=size))
     A[:, :40] = (rng.random((m, 40)) < 0.05) * rng.standard_normal((m, 40)) * 100
     A = A.tocsr()

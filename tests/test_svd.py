@@ -78,15 +78,18 @@ def require_form(result, A, k, dtype):
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_near_the_best_approximation(name, dtype):
+    s = spectrum(name, 250)
+    A = matrix(400, 250, s, dtype)
+    require_near_the_best(svd(A, 20, rng=1), A, s, 20, 1.01 if "flat" in name else 1.001)
+
+
+def require_near_the_best(result, A, s, k, factor):
     """Eckart-Young: no error is below the tail of the singular values, nor is any Ritz value above its singular value."""
-    k, s = 20, spectrum(name, 250)
-    A, eps = matrix(400, 250, s, dtype), float(np.finfo(dtype).eps)
-    result = svd(A, k, rng=1)
-    require_form(result, A, k, np.dtype(dtype))
-    error, best, norm = misfit(A, result), tail(s, k), np.linalg.norm(s)
+    require_form(result, A, k, A.dtype)
+    eps, error, best, norm = float(np.finfo(A.dtype).eps), misfit(A, result), tail(s, k), np.linalg.norm(s)
     floor = 30 * eps * norm
     assert error >= best * (1 - 1e-6) - floor
-    assert error <= best * (1.01 if name in ("flat", "nearly flat") else 1.001) + floor
+    assert error <= best * factor + floor
     assert (result.s <= s[:k] * (1 + 50 * eps) + floor).all()
     assert (result.s_upper >= s[:k] * (1 - 50 * eps) - floor).all()
     assert result.norm == pytest.approx(norm, rel=10 * np.sqrt(eps) if eps > 1e-10 else 1e-12)

@@ -160,8 +160,8 @@ struct RunTile {
   };
   RANDLA_HD Item item_of(int id) const {
     const uint32_t high = static_cast<uint32_t>(id) >> packs_bits, low = static_cast<uint32_t>(id) & ((1u << packs_bits) - 1);
-    const uint32_t number = three ? high / 3 : high;
-    return {number, static_cast<int>((high - number * (three ? 3 : 1)) << packs_bits | low)};
+    const uint32_t number = three ? high / 3 : high, third = three ? high - number * 3 : 0;
+    return {number, static_cast<int>(third << packs_bits | low)};
   }
 
   // Packs of rows that are `packs` long lie in such places that neighbouring items, of rows far apart, are in different banks.

@@ -124,7 +124,7 @@ class Block {
       double v[2];
     };
     std::vector<Piece> memory((bytes_ + sizeof(Piece) - 1) / sizeof(Piece), Piece{{__builtin_nan(""), __builtin_nan("")}});
-    std::memset(dealt_.data(), 0xFF, dealt_.size() * sizeof(double));  // not a number
+    if (!dealt_.empty()) std::memset(dealt_.data(), 0xFF, dealt_.size() * sizeof(double));  // not a number
     // Registers hold anything.
     std::memset(static_cast<void*>(states_.data()), 0xA5, states_.size() * sizeof(State));
     lanes_.clear();

@@ -9,6 +9,7 @@ from scipy.linalg import blas, lapack
 
 from .. import _check, _cpu
 from .._backend import like, namespace, on_device, solve_triangular, to_host
+from ._real_form import complex_gram, parts
 
 # Condition number of the scaled columns, estimated in the 1-norm, up to which a first Cholesky QR leaves nearly orthonormal
 # ones; that of such columns; and its inverse, from which on one Cholesky QR is enough.
@@ -31,9 +32,7 @@ def gram(Y: np.ndarray) -> np.ndarray:
             return np.triu(upper) + np.triu(upper, 1).T
         _cpu.gram(Y, None, False, None, None, G)
         return G
-    # Re, Im of every entry in turn: (a, b) in real numbers gives all parts of conj(a) b.
-    real = gram(Y.view(_check.real_dtype(Y.dtype)))
-    return real[0::2, 0::2] + real[1::2, 1::2] + 1j * (real[0::2, 1::2] - real[1::2, 0::2])
+    return complex_gram(gram(parts(Y)))
 
 
 def _device_gram(Y: Any) -> Any:
