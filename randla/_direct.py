@@ -173,9 +173,8 @@ def _ranked(problem: _Problem, x: np.ndarray, rank: int, full: int, cut: float, 
 
 
 def _r(A: np.ndarray) -> np.ndarray:
-    """R of a QR factorization, (n, n) also where A is wide (zero rows added)."""
-    R = scipy.linalg.qr(A, mode="r", check_finite=False)[0][: A.shape[1]]
-    return np.vstack([R, np.zeros((A.shape[1] - len(R), A.shape[1]), R.dtype)])
+    """R of a QR factorization, with as many rows as columns at most."""
+    return scipy.linalg.qr(A, mode="r", check_finite=False)[0][: A.shape[1]]
 
 
 def _result(

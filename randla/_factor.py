@@ -263,6 +263,23 @@ class TruncatedFactor(TriangularFactor):
         return scipy.linalg.qr(self.V[:, self.rank :] * (self.scale / self.scale.max())[:, None], mode="economic")[0]
 
 
+class WideFactor(TruncatedFactor):
+    """R of wide A itself, (m, n): what its certificate asks for lies in the range of A', of which m vectors are enough.
+
+    All columns have the same power of two as scale, so that a shift is the same for all directions.
+    """
+
+    def __init__(self, R: np.ndarray, rank: int):
+        scale = np.full(R.shape[1], powers_of_two(np.array([abs(R).max(initial=0.0)]))[0])
+        _, sigma, Vh = scipy.linalg.svd(R * scale, full_matrices=False)
+        super().__init__(R * scale, scale, np.zeros((0, len(scale))), sigma, np.ascontiguousarray(Vh.T), rank)
+
+    def damped(self, shift: np.ndarray | None) -> Damped:
+        assert shift is not None  # not regular
+        sizes = np.hypot(self.sigma, shift[0])
+        return lambda g: float(norms((g @ self.V / sizes)[None, :])[0])
+
+
 class RidgeFactor(Factor):
     """F = [S A; sqrt(ridge) I] for a sketch of d < n rows: (S A)' = Q R, T'T = R R' + ridge I, and
 
@@ -324,7 +341,10 @@ def ridge_root(R: np.ndarray, ridge: float) -> np.ndarray:
 
 
 def own_factor(upper: np.ndarray, rank: int | None) -> Factor:
-    """The factor that an upper triangular (n, n) R of A itself gives, cut at `rank` where one is given."""
+    """The factor that an upper triangular R of A itself gives, cut at `rank`, which a wide one needs."""
+    if len(upper) < upper.shape[1]:
+        assert rank is not None
+        return WideFactor(upper, rank)
     scale = powers_of_two(norms(upper.T))
     R, start = np.asfortranarray(upper * scale), np.zeros((0, len(upper)))
     if rank is None or rank == len(upper):
