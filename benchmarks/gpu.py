@@ -215,7 +215,8 @@ def main(words: list[str] | None = None) -> int:
         result["seconds"] = round(time.monotonic() - begin, 1)
         found["steps"][name] = {"commit": found["commit"], "date": time.strftime("%Y-%m-%d"), **result}
         save(args.output, found)
-        print(result.get("error") or result["status"], f"({result['seconds']} s)", flush=True)
+        last = result.get("said", "").strip().splitlines()[-1:]
+        print(result.get("error") or result["status"], f"({result['seconds']} s)", *last, flush=True)
         if name == "build" and result["status"] != "done":
             print(result.get("said", ""))
             return 1
