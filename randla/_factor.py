@@ -271,8 +271,9 @@ class WideFactor(TruncatedFactor):
 
     def __init__(self, R: np.ndarray, rank: int):
         scale = np.full(R.shape[1], powers_of_two(np.array([abs(R).max(initial=0.0)]))[0])
-        _, sigma, Vh = scipy.linalg.svd(R * scale, full_matrices=False)
-        super().__init__(R * scale, scale, np.zeros((0, len(scale))), sigma, np.ascontiguousarray(Vh.T), rank)
+        R = R * scale
+        _, sigma, Vh = scipy.linalg.svd(R, full_matrices=False)
+        super().__init__(R, scale, np.zeros((0, len(scale))), sigma, np.ascontiguousarray(Vh.T), rank)
 
     def damped(self, shift: np.ndarray | None) -> Damped:
         assert shift is not None  # not regular

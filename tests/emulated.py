@@ -26,6 +26,12 @@ FLAGS = ["-DRANDLA_EMULATED", "-g1", "-std=c++17", "-ffp-contract=off", "-fPIC",
 FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 
 
+def interface(a):
+    """What an array of the host says of itself to pass for one of a device."""
+    about = {"shape": a.shape, "strides": a.strides, "typestr": a.dtype.str, "version": 3}
+    return about | {"data": (a.ctypes.data, not a.flags.writeable)}
+
+
 class OnDevice:
     """An array of the host that shows itself as one of a device."""
 
@@ -34,9 +40,7 @@ class OnDevice:
 
     @property
     def __cuda_array_interface__(self):
-        a = self.array
-        about = {"shape": a.shape, "strides": a.strides, "typestr": a.dtype.str, "version": 3}
-        return about | {"data": (a.ctypes.data, not a.flags.writeable)}
+        return interface(self.array)
 
 
 class Memory:

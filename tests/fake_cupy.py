@@ -82,9 +82,7 @@ class ndarray:
 
     @property
     def __cuda_array_interface__(self):
-        a = self._a
-        about = {"shape": a.shape, "strides": a.strides, "typestr": a.dtype.str, "version": 3}
-        return about | {"data": (a.ctypes.data, not a.flags.writeable)}
+        return emulated.interface(self._a)
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array.")
