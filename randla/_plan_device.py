@@ -23,6 +23,7 @@ up to 2048 columns and in float32 up to 512. "direct" is for A that is small or 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ._backend import is_sparse
@@ -95,13 +96,15 @@ def _spir(n: int, d: float, one_pass: float, k: int, real: int) -> float:
 
 def best_rows(m: int, n: int, one_pass: float, k: int, real: int) -> int:
     """Rows of sketch that minimise the total."""
-    best, rows, d = math.inf, 4 * n, 4.0 * n
-    while d <= max(4 * n, min(m / 8, 64 * n)):
-        cost = _spir(n, d, one_pass, k, real)
-        if cost < best:
-            best, rows = cost, math.ceil(d)
-        d *= 1.15
-    return rows
+    return cheapest(lambda d: _spir(n, d, one_pass, k, real), 4.0 * n, min(m / 8, 64 * n))
+
+
+def cheapest(cost: Callable[[float], float], first: float, last: float) -> int:
+    """Rows, of `first` and what is 1.15 times as many each, up to `last`, that cost least."""
+    sizes = [first]
+    while (larger := 1.15 * sizes[-1]) <= last:
+        sizes.append(larger)
+    return math.ceil(min(sizes, key=cost))
 
 
 def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:

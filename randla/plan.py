@@ -95,14 +95,7 @@ def best_rows(m: int, n: int, one_pass: float, nats: float, *, by_qr: bool = Fal
 
     by_qr: count half a QR factorization beside that of the Gram matrix: singular sketches need a whole one.
     """
-    best, rows = math.inf, 4 * n
-    d = 3.0 * n
-    while d <= max(3 * n, min(m / 3, 4000 * n)):
-        seconds = _spir_seconds(n, d, one_pass, nats, by_qr=by_qr)
-        if seconds < best:
-            best, rows = seconds, math.ceil(d)
-        d *= 1.15
-    return rows
+    return _plan_device.cheapest(lambda d: _spir_seconds(n, d, one_pass, nats, by_qr=by_qr), 3.0 * n, min(m / 3, 4000 * n))
 
 
 def sketch_size(matrix: TallMatrix, method: str, k: int, eps: float) -> int:
