@@ -1,5 +1,6 @@
 import functools
 import os
+import random
 
 import numpy as np
 import problems
@@ -7,7 +8,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import randla
-from randla import _backend, _device, _device_inner
+from randla import _backend, _check, _device, _device_inner
 
 FAMILIES = {
     "gaussian": randla.Gaussian(),
@@ -35,6 +36,22 @@ DEFAULTS = ("gaussian", "rademacher", "stack", "sign", "count", "srht", "less", 
 DENSE = ("gaussian", "rademacher")
 # Defined up to rounding.
 COSINE = ("dct", "dct3")
+
+
+_FRESH = random.Random()
+
+
+@functools.wraps(_check.seed)
+def _seed(rng):
+    return _FRESH.getrandbits(63) if rng is None else _seed.__wrapped__(rng)
+
+
+_check.seed = _seed
+
+
+def pytest_runtest_protocol(item):
+    """Where no seed is given, those of a test follow from its name: what fails once fails again."""
+    _FRESH.seed(os.environ.get("RANDLA_TEST_SEEDS", "") + item.nodeid)
 
 
 # Looking for the libraries takes longer than many a test.
