@@ -141,6 +141,15 @@ def test_large_hadamard_products_are_walsh_hadamard_transforms(n, batch):
         assert np.abs(H.H @ (H @ X) / n - X).max() < 1e-15 * size
 
 
+def test_layouts_give_the_same_bits_past_the_caches(dtype):
+    P = random_product(Chain.dyadic(2048), dtype)
+    X = random((2048, 1030), dtype, np.random.default_rng(6))
+    Y = P @ X
+    assert Y.nbytes >= 8 << 20
+    np.testing.assert_array_equal(P.apply(X.T.copy(), -1).T, Y)
+    np.testing.assert_array_equal(P @ X[:, :100], Y[:, :100])
+
+
 def test_rows_that_no_cache_holds():
     # A single block of many rows, and a chain whose widest part lies inside.
     for chain in (Chain([(1, 300, 5000, 1)]), Chain.low_rank(20, 30, 9000), Chain([(3000, 3, 5, 3), (1, 1, 1, 45000)])):

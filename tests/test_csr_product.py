@@ -44,7 +44,7 @@ def test_product(dtype, k, wide):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("k", [3, 60])
+@pytest.mark.parametrize("k", [1, 3, 60])
 def test_sums_run_in_the_order_of_the_entries(dtype, k):
     # As scipy's do: the same bits, but for complex numbers, whose parts it adds in another order.
     A, X = problem(300, 90, k, dtype, density=0.2)

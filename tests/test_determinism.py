@@ -197,6 +197,7 @@ def fingerprints(threads):
             found[f"fwht {length} {dtype.__name__}"] = digest(
                 fwht(X), fwht(X.T, 1), fwht(X[:, :1] + 1j * X[:, 1:2], normalize=True)
             )
+        found[f"fwht past the caches {dtype.__name__}"] = digest(fwht(matrix(256, 8208, dtype)))
         for k in (1, 2, 5):
             found[f"residual csr {k} {dtype.__name__}"] = digest(*residual(sparse(5000, 30, dtype), k))
             for order in "CF":

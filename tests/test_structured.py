@@ -10,6 +10,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 import randla
+from randla import _cpu
 from randla.structured import fwht
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
@@ -205,6 +206,48 @@ def test_out_that_is_the_transposed_or_reversed_input(columns, kind):
     memory = X[:, :columns].copy()
     fwht(memory[::-1], out=memory)
     np.testing.assert_array_equal(memory, fwht(X[::-1, :columns].copy()))
+
+
+def shifted(X, by):
+    """A copy that begins `by` numbers behind a cache line."""
+    memory = np.empty(X.size + 64, X.dtype)
+    start = (-memory.ctypes.data // X.itemsize) % (64 // X.itemsize) + by
+    copy = memory[start : start + X.size].reshape(X.shape)
+    copy[...] = X
+    return copy
+
+
+@pytest.mark.parametrize("by", [0, 1, 3])
+@pytest.mark.parametrize(
+    "shape", [(128, 16400), (256, 8208), (512, 4100), (4096, 544), (16384, 144), (9, 16384, 16), (2, 256, 4112), (32768, 64)]
+)
+def test_results_written_past_the_caches_are_the_same(shape, by):
+    X, axis, before = noise(shape, np.dtype(np.float32)), len(shape) - 2, _cpu.max_threads()
+    assert X.nbytes >= 8 << 20
+    expected = np.moveaxis(fwht(np.ascontiguousarray(np.moveaxis(X, axis, -1)), -1, normalize=True), -1, axis)
+    try:
+        for threads in (1, 3):
+            randla.set_num_threads(threads)
+            out = shifted(np.full_like(X, np.nan), by)
+            np.testing.assert_array_equal(fwht(X, axis, normalize=True, out=out), expected)
+            place = shifted(X, by)
+            np.testing.assert_array_equal(fwht(place, axis, normalize=True, out=place), expected)
+    finally:
+        randla.set_num_threads(before)
+
+
+@pytest.mark.parametrize("columns", [1040, 1041])
+def test_large_transforms_of_every_kind_are_the_same(columns, kind):
+    X = noise((2048, columns), kind)
+    np.testing.assert_array_equal(fwht(X), fwht(np.ascontiguousarray(X.T), 1).T)
+
+
+def test_what_lies_around_a_large_result_is_kept():
+    memory = np.full(4096 * 544 + 100, 7, np.float32)
+    X, out = noise((4096, 544), memory.dtype), memory[50:-50].reshape(4096, 544)
+    np.testing.assert_array_equal(fwht(X, out=out), fwht(X))
+    assert (memory[:50] == 7).all()
+    assert (memory[-50:] == 7).all()
 
 
 def test_inputs_that_cannot_be_written_to(kind):

@@ -11,7 +11,6 @@ constexpr int64_t kButterflyRun = 16 * 1024;       // bytes of the rows of a run
 constexpr int64_t kNeighbours = 8;                 // rows taken of places far apart, which share few places in the caches
 constexpr int64_t kPackRows = 128;                 // that columns are packed into at a time, to stay in the first-level cache
 constexpr int64_t kButterflyFar = 512 * 1024;      // bytes of a matrix whose rows are fetched ahead: pieces of rows no processor foresees
-constexpr int64_t kButterflyStream = 8192 * 1024;  // bytes of a result that is written past the caches, which it would not stay in
 
 // (re, im) -> (-im, re) in every pair of a vector.
 template <class T, class V>
@@ -24,26 +23,6 @@ inline __attribute__((always_inline)) V turned(V x) {
     sign[l] = l % 2 == 0 ? std::numeric_limits<Word>::min() : 0;
   }
   return (V)((Words)__builtin_shuffle(x, swap) ^ sign);
-}
-
-// Stores a vector; Stream: past the caches, for rows of whole cache lines.
-template <bool Stream, class T, class V>
-inline __attribute__((always_inline)) void put(T* to, V v) {
-#if RANDLA_X86 && RANDLA_NATIVE_BYTES == 64
-  if constexpr (Stream) return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
-#elif RANDLA_X86 && RANDLA_NATIVE_BYTES == 32
-  if constexpr (Stream) return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v);
-#elif RANDLA_X86
-  if constexpr (Stream) return _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)v);
-#endif
-  __builtin_memcpy(to, &v, sizeof(V));
-}
-
-// After the last `put`, before other threads read.
-inline void finish_stream() {
-#if RANDLA_X86
-  _mm_sfence();
-#endif
 }
 
 // Vectors of the batch, of real numbers or of pairs (re, im).
@@ -118,33 +97,45 @@ struct RunRows {
   int64_t per_stride, per_neighbour;
 };
 
+// Calls block(w, from, to) for all blocks of a stage in a run.
+template <class T, bool Pairs, class Block>
+inline __attribute__((always_inline)) void for_blocks(const ButterflyStage<T>& s, const StageRun& run, int64_t I, int64_t l0,
+                                                      int64_t some, RunRows<const T> in, RunRows<T> out, const Block& block) {
+  const int64_t each = s.a / run.blocks, size = s.b * s.c * (Pairs ? 2 : 1), strides = s.d / run.stride;
+  for (int64_t i = 0; i < each; ++i)
+    for (int64_t high = 0; high < strides; ++high) {
+      const T* w = s.values + ((I * each + i) * s.d + high * run.stride + l0) * size;
+      const T* from = in.base + (i * s.c * strides + high) * in.per_stride;
+      T* to = out.base + (i * s.b * strides + high) * out.per_stride;
+      for (int64_t q = 0; q < some; ++q, w += size, from += in.per_neighbour, to += out.per_neighbour) block(w, from, to);
+    }
+}
+
 template <class T, bool Pairs, int N, bool Stream = false>
 __attribute__((noinline)) void butterfly_stage(const ButterflyStage<T>& s, const StageRun& run, int64_t I, int64_t l0, int64_t some,
                                                RunRows<const T> in, RunRows<T> out) {
-  using Col = Columns<T, Pairs>;
-  const int64_t each = s.a / run.blocks, size = s.b * s.c * (Pairs ? 2 : 1), strides = s.d / run.stride;
-  const int64_t step_in = strides * in.per_stride, step_out = strides * out.per_stride;
-  for (int64_t i = 0; i < each; ++i)
-    for (int64_t high = 0; high < strides; ++high)
-      for (int64_t q = 0; q < some; ++q) {
-        const T* w = s.values + ((I * each + i) * s.d + high * run.stride + l0 + q) * size;
-        const T* from = in.base + (i * s.c * strides + high) * in.per_stride + q * in.per_neighbour;
-        T* to = out.base + (i * s.b * strides + high) * out.per_stride + q * out.per_neighbour;
-        auto row_in = [&](int64_t k) { return from + k * step_in; };
-        auto row_out = [&](int64_t j) { return to + j * step_out; };
-        if (s.b == 2 && s.c == 2) {
-          small_block<T, Pairs, N, 2, 2, Stream>(w, row_in, row_out);
-        } else if (s.b == 4 && s.c == 4) {
-          constexpr int H = Pairs ? 1 : N > 2 ? 2 : N;  // what the registers hold
-          for (int h = 0; h < N; h += H)
-            small_block<T, Pairs, H, 4, 4, Stream>(w, [&](int64_t k) { return row_in(k) + h * Col::L; },
-                                                   [&](int64_t j) { return row_out(j) + h * Col::L; });
-        } else {
-          int64_t j = 0;
-          for (; j + 4 <= s.b; j += 4) block_rows<T, Pairs, N, 4, Stream>(w, j, s.c, row_in, row_out);
-          for (; j < s.b; ++j) block_rows<T, Pairs, N, 1, Stream>(w, j, s.c, row_in, row_out);
-        }
-      }
+  constexpr int64_t L = Columns<T, Pairs>::L;
+  const int64_t strides = s.d / run.stride, step_in = strides * in.per_stride, step_out = strides * out.per_stride;
+  if (s.b == 2 && s.c == 2) {
+    for_blocks<T, Pairs>(s, run, I, l0, some, in, out, [=](const T* w, const T* from, T* to) {
+      small_block<T, Pairs, N, 2, 2, Stream>(w, [=](int k) { return from + k * step_in; }, [=](int j) { return to + j * step_out; });
+    });
+  } else if (s.b == 4 && s.c == 4) {
+    constexpr int most = (kNativeBytes == 64 ? 4 : 2) / (Pairs ? 2 : 1), H = N < most ? N : most;  // what the registers hold
+    for_blocks<T, Pairs>(s, run, I, l0, some, in, out, [=](const T* w, const T* from, T* to) {
+      for (int h = 0; h < N; h += H)
+        small_block<T, Pairs, H, 4, 4, Stream>(w, [=](int k) { return from + k * step_in + h * L; },
+                                               [=](int j) { return to + j * step_out + h * L; });
+    });
+  } else {
+    for_blocks<T, Pairs>(s, run, I, l0, some, in, out, [=, &s](const T* w, const T* from, T* to) {
+      const auto row_in = [=](int64_t k) { return from + k * step_in; };
+      const auto row_out = [=](int64_t j) { return to + j * step_out; };
+      int64_t j = 0;
+      for (; j + 4 <= s.b; j += 4) block_rows<T, Pairs, N, 4, Stream>(w, j, s.c, row_in, row_out);
+      for (; j < s.b; ++j) block_rows<T, Pairs, N, 1, Stream>(w, j, s.c, row_in, row_out);
+    });
+  }
 }
 
 // Whether the rows out of a stage may be the rows in.
@@ -215,59 +206,6 @@ inline void fetch_rows(const TileView<T>& view, const StageRun& run, int64_t all
       const char* row = reinterpret_cast<const char*>(rows.base + high * rows.per_stride + q * rows.per_neighbour);
       for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(row + k, ForWriting, ForWriting ? 3 : 2);
     }
-}
-
-// Rows [i0, i0 + rows) and columns [j0, j0 + cols) of X, of elements of P numbers, as rows of `width` numbers.
-template <class T, int P>
-void pack_columns(Matrix<const T> X, int64_t i0, int64_t rows, int64_t j0, int64_t cols, T* to, int64_t width) {
-  if constexpr (P == 1) {
-    pack<T>(X, i0, rows, j0, cols, to, width);
-  } else if constexpr (sizeof(T) == 4) {
-    const Matrix<const double> pairs{reinterpret_cast<const double*>(X.data), X.rows, X.cols, X.row_stride / 2, X.col_stride / 2};
-    pack<double>(pairs, i0, rows, j0, cols, reinterpret_cast<double*>(to), width / 2);
-  } else {
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < width / P; ++j)
-        for (int p = 0; p < P; ++p) to[i * width + j * P + p] = j < cols ? X.at(i0 + i, j0 + j)[p] : T(0);
-  }
-}
-
-// And rows of `width` numbers back to such a part of Y.
-template <class T, bool Stream>
-void unpack_rows(const T* from, int64_t width, Matrix<T> Y, int64_t i0, int64_t rows, int64_t j0, int64_t cols) {
-  constexpr int64_t L = kLanes<T>;
-  int64_t whole_rows = 0, whole_cols = 0;
-  if (Y.row_stride == 1) {
-    whole_rows = rows / L * L, whole_cols = cols / 8 * 8;
-    for (int64_t j = 0; j < whole_cols; j += 8)
-      for (int64_t i = 0; i < whole_rows; i += L) {
-        T lines[8 * L];
-        T* to = Stream ? lines : Y.at(i0 + i, j0 + j);
-        const int64_t step = Stream ? L : Y.col_stride;
-        for (int64_t h = 0; h < L; h += 8) transpose8(from + (i + h) * width + j, width, to + h, step);
-        if constexpr (Stream)
-          for (int64_t k = 0; k < 8; ++k)
-            for (int64_t l = 0; l < L; l += kNativeBytes / static_cast<int64_t>(sizeof(T)))
-              put<true>(Y.at(i0 + i + l, j0 + j + k), load_as<typename NativeOf<T>::type>(lines + k * L + l));
-      }
-  }
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = i < whole_rows ? whole_cols : 0; j < cols; ++j) *Y.at(i0 + i, j0 + j) = from[i * width + j];
-}
-
-template <class T, int P, bool Stream>
-void unpack_columns(const T* from, int64_t width, Matrix<T> Y, int64_t i0, int64_t rows, int64_t j0, int64_t cols) {
-  if constexpr (P == 1) {
-    unpack_rows<T, Stream>(from, width, Y, i0, rows, j0, cols);
-  } else if constexpr (sizeof(T) == 4) {
-    unpack_rows<double, Stream>(reinterpret_cast<const double*>(from), width / 2,
-                                {reinterpret_cast<double*>(Y.data), Y.rows, Y.cols, Y.row_stride / 2, Y.col_stride / 2}, i0, rows,
-                                j0, cols);
-  } else {
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j)
-        for (int p = 0; p < P; ++p) Y.at(i0 + i, j0 + j)[p] = from[i * width + j * P + p];
-  }
 }
 
 // Where a tile of columns comes from and goes to.
@@ -366,7 +304,7 @@ void butterfly(const ButterflyStage<T>* stages, int64_t count, Matrix<const T> X
   const bool far = side_by_side && (X.rows * batch * size > kButterflyFar || Y.rows * batch * size > kButterflyFar);
   const int64_t line_step = Y.col_stride == P ? Y.row_stride : Y.row_stride == P ? Y.col_stride : 1;
   const bool whole_lines = reinterpret_cast<uintptr_t>(Y.data) % 64 == 0 && line_step * size % 64 == 0 && width * size % 64 == 0;
-  const bool stream = whole_lines && Y.rows * batch * size >= kButterflyStream;
+  const bool stream = whole_lines && Y.rows * batch * size >= kStreamBytes;
   const Reused<T> scratch(max_threads() * own);
   parallel_for(tiles, [&](int64_t tile) {
     const int64_t j0 = tile * width, cols = j0 + width < batch ? width : batch - j0;

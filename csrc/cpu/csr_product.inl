@@ -72,11 +72,22 @@ void product_rows(Csr<T> A, const T* X, int64_t i0, int64_t i1, Matrix<T> out, i
   }
 }
 
-template <class T, class Index, int Parts, int V>
-void product_panel(Csr<T> A, Matrix<const T> X, int64_t j0, int64_t cols, T* packed, Matrix<T> out) {
-  pack_panel(X, j0, cols, V * int64_t(kNativeBytes / sizeof(T)), packed);
+// One column: sums stay scalar, and X is read where it lies.
+template <class T, class Index>
+void product_column(Csr<T> A, Matrix<const T> X, int64_t i0, int64_t i1, Matrix<T> out) {
   const Index* indptr = static_cast<const Index*>(A.indptr);
-  // Pieces of about equal work: entries, and rows to be written.
+  const Index* indices = static_cast<const Index*>(A.indices);
+  for (int64_t i = i0; i < i1; ++i) {
+    T sum = 0;
+    for (int64_t p = indptr[i]; p < indptr[i + 1]; ++p) sum += X.row(indices[p])[0] * A.values[p];
+    out.row(i)[0] = sum;
+  }
+}
+
+// rows(i0, i1) for pieces of about equal work: entries, and rows to be written.
+template <class T, class Index, class Rows>
+void product_pieces(Csr<T> A, Rows rows) {
+  const Index* indptr = static_cast<const Index*>(A.indptr);
   const int64_t total = static_cast<int64_t>(indptr[A.rows]) + A.rows;
   auto begin = [&](int64_t piece) {
     const int64_t work = total / kProductPieces * piece + total % kProductPieces * piece / kProductPieces;
@@ -90,9 +101,14 @@ void product_panel(Csr<T> A, Matrix<const T> X, int64_t j0, int64_t cols, T* pac
     }
     return low;
   };
-  parallel_for(kProductPieces, [&](int64_t piece) {
-    product_rows<T, Index, Parts, V>(A, packed, begin(piece), piece + 1 < kProductPieces ? begin(piece + 1) : A.rows, out, j0, cols);
-  });
+  parallel_for(kProductPieces, [&](int64_t piece) { rows(begin(piece), piece + 1 < kProductPieces ? begin(piece + 1) : A.rows); });
+}
+
+template <class T, class Index, int Parts, int V>
+void product_panel(Csr<T> A, Matrix<const T> X, int64_t j0, int64_t cols, T* packed, Matrix<T> out) {
+  pack_panel(X, j0, cols, V * int64_t(kNativeBytes / sizeof(T)), packed);
+  product_pieces<T, Index>(
+      A, [&](int64_t i0, int64_t i1) { product_rows<T, Index, Parts, V>(A, packed, i0, i1, out, j0, cols); });
 }
 
 template <class T, class Index, int Parts, int V>
@@ -110,6 +126,12 @@ template <class T, class Index, int Parts>
 void csr_product_of(Csr<T> A, Matrix<const T> X, Matrix<T> out) {
   constexpr int64_t L = kNativeBytes / sizeof(T), widest = kProductVectors / Parts * L;
   if (A.rows == 0 || X.cols == 0) return;
+  if constexpr (Parts == 1) {
+    if (X.cols == 1) {
+      product_pieces<T, Index>(A, [&](int64_t i0, int64_t i1) { product_column<T, Index>(A, X, i0, i1, out); });
+      return;
+    }
+  }
   const bool large = X.rows * X.cols * int64_t(sizeof(T)) > kProductBytes;
   const int64_t most = large ? widest / 2 : widest;
   // Panels of equal width, in whole vectors.

@@ -26,6 +26,7 @@
 #include "cpu/glm.inl"
 #include "cpu/residual.inl"
 #include "cpu/row_norms.inl"
+#include "cpu/butterfly_pack.inl"
 #include "cpu/butterfly.inl"
 #include "cpu/butterfly_gradient.inl"
 #include "cpu/butterfly_vector.inl"
