@@ -1,6 +1,7 @@
 """Butterfly factorization: dense products, LAPACK's singular values of blocks cut out one by one, bounds that always hold."""
 
 import itertools
+import math
 import pickle
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import scipy.fft
 import scipy.linalg
 
-from randla.structured._splits import Cut, rank_one_splits, split, tail
+from randla.structured import _splits
+from randla.structured._splits import Cut, rank_one_splits, split, squared_norm, tail
 from randla.structured.factorize import FactorizeStatus, butterfly_error, factorize
 from randla.structured.pattern import Chain
 
@@ -104,6 +106,14 @@ def check(A, chain, result, rounding=1e-12):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_squared_norms_of_all_lengths(dtype):
+    for count in (0, 1, 4095, 4096, 4097, (1 << 17) - 1, (1 << 17) + 4100, 3 << 17):
+        x = noise((count,), dtype)
+        exact = math.fsum(value * value for value in x.view(x.real.dtype).astype(np.float64).tolist())
+        assert squared_norm(x) == pytest.approx(exact, rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CHAINS)
 def test_certificate_on_random_matrices(name, dtype):
     chain = CHAINS[name]
@@ -116,6 +126,28 @@ def test_certificate_on_random_matrices(name, dtype):
         if single:
             twin = factorize(A.astype(np.result_type(dtype, np.float64)), chain, order=order)
             assert result.error == pytest.approx(twin.error, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CHAINS)
+def test_split_errors_do_not_depend_on_how_many_blocks_are_taken_at_a_time(name, dtype, monkeypatch):
+    chain = CHAINS[name]
+    for A in (noise(chain.shape, dtype), planted(chain, 3, dtype), planted(chain, 3, dtype) + 1e-5 * noise(chain.shape, dtype)):
+        expected = [split_error(A.astype(np.result_type(dtype, np.float64)), chain, s) for s in range(1, len(chain))]
+        for numbers in (1, 50, 333, 1 << 17):
+            monkeypatch.setattr(_splits, "_PIECE", numbers)
+            for matrix in (A, A[::-1, ::-1].copy()[::-1, ::-1]):
+                found = factorize(matrix, chain).split_errors
+                np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14 * np.linalg.norm(A))
+
+
+def test_lower_bound_is_not_above_the_nearest_product():
+    # Where power steps end early the eigenvalues are too small by what the bound must not gain.
+    for chain in (Chain.monarch(12, 20, 3, 4), Chain.monarch(64, 64, 8, 8), Chain.deformable([(3, 4), (4, 4), (3, 3)])):
+        for seed in range(20):
+            A = noise(chain.shape, seed=seed) + (0, 1, 3)[seed % 3]
+            expected = np.array([split_error(A, chain, s) for s in range(1, len(chain))])
+            assert (factorize(A, chain).split_errors <= expected * (1 + 2e-14)).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])

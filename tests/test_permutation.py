@@ -100,7 +100,9 @@ def test_seed_replays_the_search():
     [
         ("random", Chain.dyadic(8), ValueError, "permutation must be 'bit-reversal', 'search', an array or a pair"),
         (np.arange(7), Chain.dyadic(8), ValueError, r"permutation must be a permutation of 0, ..., 7; got shape \(7,\)"),
-        (np.zeros(8, int), Chain.dyadic(8), ValueError, "permutation must be a permutation of 0, ..., 7"),
+        (np.zeros(8, int), Chain.dyadic(8), ValueError, "of 0, ..., 7; got 1 distinct numbers from 0 to 0"),
+        (np.arange(1, 9), Chain.dyadic(8), ValueError, "of 0, ..., 7; got 8 distinct numbers from 1 to 8"),
+        ([[0], [1, 2]], Chain.dyadic(8), ValueError, "permutation must be convertible to an array; got a list"),
         (np.arange(8.0), Chain.dyadic(8), TypeError, "permutation must hold integers; got float64"),
         ((np.arange(9), None), Chain.dyadic(8), ValueError, r"permutation\[0\] must be a permutation of 0, ..., 7"),
         ((None, [0, 1]), Chain.dyadic(8), ValueError, r"permutation\[1\] must be a permutation"),

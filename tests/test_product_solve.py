@@ -135,6 +135,46 @@ def test_singular_blocks_are_named(name, place, dtype):
         assert P.logabsdet() == np.linalg.slogdet(product(P).astype(np.complex128))[1]
 
 
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
+@pytest.mark.parametrize("name", ["solve", "inverse"])
+def test_zero_pivots_that_only_the_block_as_it_stands_has_are_named(name):
+    P = Product([KroneckerSparse(np.arange(1.0, 10.0).reshape(1, 3, 3, 1))])
+    with pytest.raises(np.linalg.LinAlgError, match=rf"{name} needs regular factors; factors\[0\] has a singular block"):
+        P.inverse() if name == "inverse" else P.solve(np.ones(3))
+
+
+def test_rows_below_the_smallest_normal_number_are_rows_like_others(dtype):
+    # OpenBLAS leaves such pivots out of its divisions.
+    rng, info = np.random.default_rng(4), np.finfo(dtype)
+    whole = rng.integers(-9, 10, (2, 3, 3, 5)) + 20 * np.eye(3)[:, :, None]
+    whole[0, 1, :, 2] *= 2.0**60
+    for exponent in (info.minexp - 12, info.minexp, info.minexp + 12):
+        P = Product([KroneckerSparse(np.ldexp(whole.astype(info.dtype), exponent).astype(dtype))])
+        X = rng.integers(-5, 6, (30, 2)).astype(dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_allclose(P.solve(P @ X), X, rtol=0, atol=100 * info.eps)
+            expected = np.linalg.slogdet(KroneckerSparse(whole).blocks)[1].sum() + 30 * exponent * np.log(2)
+            assert P.logabsdet() == pytest.approx(expected, rel=1e-12)
+    inverse = Product([KroneckerSparse(np.ldexp(whole.astype(info.dtype), info.minexp + 4).astype(dtype))]).inverse()
+    for block, found in zip(
+        KroneckerSparse(whole).blocks.reshape(-1, 3, 3), inverse.factors[0].blocks.reshape(-1, 3, 3), strict=True
+    ):
+        expected = np.linalg.inv(block)
+        found = np.ldexp(found.real.astype(np.float64), info.minexp + 4)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=100 * info.eps * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e-40), (np.float64, 1e-320), (np.complex128, 1e-320)])
+def test_solutions_that_overflow_are_told(dtype, size):
+    P = Product([KroneckerSparse(np.full((3, 1, 1, 1), size, dtype))])
+    with pytest.warns(LinAlgWarning, match=f"solve: X, or what leads to it, is beyond the range of {np.dtype(dtype)}"):
+        assert not np.isfinite(P.solve(np.ones(3, dtype))).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isinf(P.solve(np.full(3, np.inf))).all() or np.dtype(dtype).kind == "c"
+
+
 def nearly_singular(dtype, gap):
     values = VALUES.astype(dtype)
     values[1, :, :, 2] = [[1, 1], [1, 1 + gap]]

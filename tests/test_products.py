@@ -387,11 +387,25 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "gap", factor1=np.ones((1, 2, 2, 1)))
     np.savez(tmp_path / "objects", factor0=np.array([None]))
     np.savez(tmp_path / "vector", factor0=np.ones(3))
+    np.savez(tmp_path / "more", factor0=np.ones((1, 2, 2, 1)), Rows=np.array([1, 0]))
+    np.savez_compressed(tmp_path / "damaged", factor0=np.ones((1, 64, 64, 1)))
+    held = bytearray((tmp_path / "damaged.npz").read_bytes())
+    held[60:70] = b"\xff" * 10
+    (tmp_path / "damaged.npz").write_bytes(held)
+    # The method of compression, where the archive lists its files.
+    DYADIC.save(tmp_path / "unknown")
+    held = bytearray((tmp_path / "unknown").read_bytes())
+    held[held.index(b"PK\1\2") + 10] = 77
+    (tmp_path / "unknown").write_bytes(held)
     with zipfile.ZipFile(tmp_path / "nothing", "w"):
         pass
-    for name in ("array.npy", "empty", "text", "others.npz", "gap.npz", "objects.npz", "vector.npz", "nothing"):
-        with pytest.raises(ValueError, match=r"file must|values must|allow_pickle"):
+    names = ("array.npy", "empty", "text", "others.npz", "gap.npz", "objects.npz", "vector.npz", "more.npz", "damaged.npz")
+    for name in (*names, "unknown", "nothing"):
+        with pytest.raises(ValueError, match=r"file must|values must"):
             Product.load(tmp_path / name)
+    for call in (Product.load, DYADIC.save):
+        with pytest.raises(TypeError, match="file must be a path; got int"):
+            call(0)
     with pytest.raises(FileNotFoundError):
         Product.load(tmp_path / "absent")
 
@@ -402,6 +416,7 @@ def test_other_files_are_refused(tmp_path):
         (np.ones((2, 2, 2)), {}, ValueError, r"values must have shape \(a, b, c, d\) with entries; got \(2, 2, 2\)"),
         (np.ones((2, 0, 2, 1)), {}, ValueError, r"with entries; got \(2, 0, 2, 1\)"),
         (np.ones((1, 2, 2, 3)), {"pattern": Pattern(1, 2, 2, 4)}, ValueError, r"shape \(1, 2, 2, 4\) of the pattern; got"),
+        (np.ones((1, 2, 2, 3)), {"pattern": 5}, TypeError, r"pattern must be a Pattern or \(a, b, c, d\); got 5"),
         (np.full((1, 1, 1, 1), np.nan), {}, ValueError, "values must be finite; got 1 NaN"),
         (np.full((1, 1, 2, 1), np.inf), {}, ValueError, "values must be finite; got 2 NaN or infinite of 2"),
         (np.ones((1, 1, 1, 1), np.float16), {}, TypeError, "values must have dtype float32, .*; got float16"),
@@ -455,6 +470,7 @@ def test_bad_products_are_refused(factors, options, error, message):
         (lambda P: P @ sp.eye_array(8), TypeError, "X must be a dense array; got a sparse"),
         (lambda P: P @ np.ones(8, np.longdouble), TypeError, "X must have dtype .*; got"),
         (lambda P: P @ np.array(["a"] * 8), TypeError, "X must have dtype .*; got <U1"),
+        (lambda P: P.dot("a"), TypeError, "X must have dtype .*; got <U1"),
         (lambda P: P @ aslinearoperator(np.ones((7, 7))), ValueError, "cannot multiply"),
     ],
 )

@@ -37,6 +37,20 @@ def test_suggestions_are_the_best_of_all_candidates():
     assert suggest_chains(A, max_params=24 * 36)[0].error == 0
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_exact_chains_are_no_wider_than_they_must_be(dtype):
+    reversed_bits = [int(f"{i:05b}"[::-1], 2) for i in range(32)]
+    F = scipy.linalg.dft(32)[:, reversed_bits].astype(dtype if np.dtype(dtype).kind == "c" else np.complex128)
+    waves = F if np.dtype(dtype).kind == "c" else scipy.linalg.hadamard(32).astype(dtype)
+    best = suggest_chains(waves, max_params=900)[0]
+    assert best.relative_error <= 100 * np.finfo(dtype).eps
+    assert best.n_params == 32 * (4 + 4 + 2)
+    low = (np.outer(np.arange(1, 9), np.arange(1, 7)) + np.outer(np.ones(8), np.arange(6) ** 2)).astype(dtype)
+    best = suggest_chains(low, max_params=47)[0]
+    assert (best.n_params, best.chain.inner_ranks) == (28, (2,))
+    assert suggest_chains(np.zeros((8, 6), dtype), max_params=48)[0].n_params == 14
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -192,6 +192,7 @@ def test_large_supports():
         (ValueError, "I must have 2 dimensions; got 1", np.ones(3), np.eye(3)),
         (ValueError, "J must not have NaN; got 1", np.eye(1), np.array([[np.nan]])),
         (ValueError, "J must have as many columns as I, 2; got 3", np.eye(2), np.eye(3)),
+        (ValueError, "I must be convertible to an array; got a list", [[1], [1, 0]], np.eye(2)),
     ],
 )
 def test_errors(error, message, I, J):

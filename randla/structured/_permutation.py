@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ._places import as_array
 from ._splits import rank_one_splits, squared_norm
 from .pattern import Chain
 
@@ -45,11 +46,14 @@ def permutations_of(value: Any, shape: tuple[int, int]) -> tuple[np.ndarray | No
 def _permutation(value: Any, name: str, n: int) -> np.ndarray | None:
     if value is None:
         return None
-    p = np.asarray(value)
+    p = as_array(value, name)
     if p.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers; got {p.dtype}")
-    if p.shape != (n,) or not np.array_equal(np.sort(p), np.arange(n)):
-        raise ValueError(f"{name} must be a permutation of 0, ..., {n - 1}; got shape {p.shape}")
+    needed = f"{name} must be a permutation of 0, ..., {n - 1}"
+    if p.shape != (n,):
+        raise ValueError(f"{needed}; got shape {p.shape}")
+    if not np.array_equal(np.sort(p), np.arange(n)):
+        raise ValueError(f"{needed}; got {len(np.unique(p))} distinct numbers from {p.min()} to {p.max()}")
     return p.astype(np.int64)
 
 

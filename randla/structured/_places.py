@@ -12,8 +12,15 @@ def as_columns(x: Any) -> Any:
     return x[:, None] if x.ndim == 1 else x
 
 
+def as_array(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be convertible to an array; got a {type(value).__name__}: {error}") from None
+
+
 def kept(value: Any, size: int, name: str) -> np.ndarray:
-    places = np.asarray(value)
+    places = as_array(value, name)
     if places.ndim != 1 or places.dtype.kind not in "iu":
         raise TypeError(f"{name} must be a vector of integers; got {places.dtype} of shape {places.shape}")
     if not len(places):

@@ -6,6 +6,8 @@ its rows are j1 b2 + j2 and its columns k1 c2 + k2, and every (b1, c2) matrix ov
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,10 @@ from .pattern import Pattern
 
 _EPS = float(np.finfo(np.float64).eps)
 _POWER_STEPS = 8
-_STRIP = 1 << 20  # numbers per piece where float32 is added up in float64
+_STRIP = 1 << 17  # numbers that are converted to float64 at a time
+_RUN = 4096  # numbers added up by one dot product: those of 10,000 and more OpenBLAS divides among its threads
+_PIECE = 1 << 17  # numbers in the blocks whose singular values are taken together: they stay in the cache
+_SMALL = 1e-3  # of the energy of a block: below this a difference of energies has lost too many digits
 
 
 class Cut(NamedTuple):
@@ -81,12 +86,15 @@ def off_pattern(A: np.ndarray, p: Pattern) -> float:
 
 
 def squared_norm(A: np.ndarray) -> float:
-    """||A||_F^2 added up in float64, for a contiguous A."""
-    flat = A.reshape(-1)
-    if A.dtype.char in "dD":
-        return float(np.vdot(flat, flat).real)
-    pieces = (flat[i : i + _STRIP].astype(np.result_type(A.dtype, np.float64)) for i in range(0, flat.size, _STRIP))
-    return float(sum(np.vdot(x, x).real for x in pieces))
+    """||A||_F^2 added up in float64, for a contiguous A; the same bits for any number of threads."""
+    flat, total = A.reshape(-1), 0.0
+    flat = flat.view(flat.real.dtype)
+    for start in range(0, flat.size, _STRIP):
+        x = flat[start : start + _STRIP].astype(np.float64, copy=False)
+        whole = len(x) - len(x) % _RUN
+        runs = x[:whole].reshape(-1, _RUN)
+        total += float((runs[:, None] @ runs[:, :, None]).sum()) + float(np.dot(x[whole:], x[whole:]))
+    return total
 
 
 def split(T: np.ndarray, cut: Cut, centre: str) -> tuple[np.ndarray, np.ndarray, float]:
@@ -130,11 +138,23 @@ def move_left(X: np.ndarray, Y: np.ndarray, cut: Cut) -> tuple[np.ndarray, np.nd
 
 def tail(T: np.ndarray, cut: Cut) -> float:
     """The energy that the best two factors of a twiddle lose."""
-    if cut.lossless:
-        return 0.0
-    M = np.ascontiguousarray(cut.blocks(T)).reshape(-1, cut.b1, cut.c2)
-    M = M if cut.b1 <= cut.c2 else _adjoint(M)
-    return _project(M, _leading(M, cut.r))[2]
+    return 0.0 if cut.lossless else sum(_lost(M, cut.r) for M in pieces(T, cut))
+
+
+def pieces(T: np.ndarray, cut: Cut) -> Iterator[np.ndarray]:
+    """All blocks of a twiddle, some at a time, (n, p, q) in double precision, those with p > q as their adjoints."""
+    blocks = cut.blocks(T)
+    *counts, b1, c2 = blocks.shape
+    left, steps = max(1, _PIECE // (b1 * c2)), [1] * len(counts)
+    # Blocks that are close in memory share lines of the cache.
+    for axis in sorted(range(len(counts)), key=lambda k: blocks.strides[k]):
+        steps[axis] = min(counts[axis], left)
+        left //= steps[axis]
+    dtype = np.result_type(T.dtype, np.float64)
+    for starts in product(*(range(0, count, step) for count, step in zip(counts, steps, strict=True))):
+        some = blocks[tuple(slice(start, start + step) for start, step in zip(starts, steps, strict=True))]
+        M = np.ascontiguousarray(some, dtype).reshape(-1, b1, c2)
+        yield M if b1 <= c2 else _adjoint(M)
 
 
 def rank_one_splits(T: np.ndarray, widths: list[int]) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
@@ -187,15 +207,34 @@ def _project(M: np.ndarray, U: np.ndarray) -> tuple[np.ndarray, np.ndarray, floa
     return U, W, squared_norm(rest)
 
 
-def _leading(M: np.ndarray, r: int) -> np.ndarray:
-    """The first r left singular vectors of each (p, q) matrix, r < p <= q."""
-    p = M.shape[1]
+def _lost(M: np.ndarray, r: int) -> float:
+    """The squares of all singular values of the (p, q) matrices but the first r of each, r < p <= q."""
     G = M @ _adjoint(M)
+    total = np.einsum("nii->n", G).real
+    if r == 1:
+        _, kept, found = _power(G)
+        if not found.all():
+            kept[~found] = np.linalg.eigvalsh(G[~found])[:, -1]
+    else:
+        kept = np.linalg.eigvalsh(G)[:, -r:].sum(axis=1)
+    lost = total - kept
+    small = lost < _SMALL * total
+    rest = _project(M[small], _leading(M[small], r, G[small]))[2] if small.any() else 0.0
+    return float(lost[~small].sum()) + rest
+
+
+def _leading(M: np.ndarray, r: int, G: np.ndarray | None = None) -> np.ndarray:
+    """The first r left singular vectors of each (p, q) matrix, r < p <= q; G = M M^H."""
+    p = M.shape[1]
+    G = M @ _adjoint(M) if G is None else G
     if r == 1 and p == 2:
         u0, u1 = _first_vectors(G[:, 0, 0].real, G[:, 1, 1].real, G[:, 0, 1])
         return np.stack([u0, u1], axis=1)[..., None].astype(M.dtype)
     if r == 1:
-        return _power(G)
+        x, _, found = _power(G)
+        if not found.all():
+            x[~found] = np.linalg.eigh(G[~found])[1][..., -1]
+        return x[..., None]
     values, vectors = np.linalg.eigh(G)
     U = vectors[..., -r:]
     # What the eigenvectors of the Gram matrix lose beyond the optimum is about (eps lambda_1)^2 / lambda_r.
@@ -207,30 +246,28 @@ def _leading(M: np.ndarray, r: int) -> np.ndarray:
     return U
 
 
-def _power(G: np.ndarray) -> np.ndarray:
-    """First eigenvectors: by power steps where these converge fast, else from LAPACK."""
+def _power(G: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First eigenvectors and eigenvalues where power steps converge fast, and where that is."""
     n, p = G.shape[:2]
-    trace, square = np.einsum("nii->n", G).real, (np.abs(G) ** 2).sum(axis=(1, 2))
+    trace, square = np.einsum("nii->n", G).real, np.einsum("nij,nij->n", G, G.conj()).real
     largest = np.argmax(np.einsum("nii->ni", G).real, axis=1)
-    x = G[np.arange(n), :, largest]
-    done = np.zeros(n, bool)
+    x, value, found = G[np.arange(n), :, largest], np.zeros(n), np.zeros(n, bool)
     active = np.arange(n)
     for _ in range(_POWER_STEPS):
         size = np.linalg.norm(x[active], axis=1)
         x[active] = np.where(size[:, None] > 0, x[active] / np.where(size, size, 1)[:, None], np.eye(1, p))
-        z = (G[active] @ x[active, :, None])[..., 0]
+        H = G if len(active) == n else G[active]
+        z = (H @ x[active, :, None])[..., 0]
         rho = np.einsum("ni,ni->n", x[active].conj(), z).real
         h = np.linalg.norm(z - rho[:, None] * x[active], axis=1)
         # In a basis that begins with x, G is [[rho, h'], [h, R]]: where rho exceeds ||R||, x is near the first eigenvector
         # and no other one, and the first eigenvalue is at most rho + ||h||^2 / (rho - ||R||).
         tau = trace[active] - rho
         gap = rho - np.minimum(tau, np.sqrt(np.maximum(square[active] - rho * rho - 2 * h * h, 0)))
-        fine = (h <= 4 * p * _EPS * rho) | ((h * h <= 1e-12 * tau * gap) & (tau > 1e-6 * rho))
-        done[active] = fine & (gap >= 0)
-        active, z = active[~done[active]], z[~done[active]]
+        fine = (h <= 4 * p * _EPS * rho) | ((h * h <= _EPS * tau * gap) & (tau > 1e-6 * rho))
+        value[active], found[active] = rho, fine & (gap >= 0)
+        active, z = active[~found[active]], z[~found[active]]
         if not len(active):
             break
         x[active] = z
-    if len(active):
-        x[active] = np.linalg.eigh(G[active])[1][..., -1]
-    return x[..., None]
+    return x, value, found

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._splits import Cut, squared_norm
+from ._splits import Cut, pieces, squared_norm
 from .pattern import Chain
 
 _SIZES = 12  # of blocks tried for two factors
+_ROUNDING = 100  # times eps: a relative error that is no more than rounding
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,22 @@ class ChainSuggestion:
 def ranked(
     a: np.ndarray, unit: float, max_params: int, limit: int, error_of: Callable[[Chain], float]
 ) -> list[ChainSuggestion]:
-    norm, spectra = math.sqrt(squared_norm(a)), Spectra(a)
+    spectra, rounding = Spectra(a), _ROUNDING * float(np.finfo(a.dtype).eps)
+    norm = math.sqrt(spectra.size)
     bounds = {chain: spectra.bounds(chain) for chain in candidates(a.shape[0], a.shape[1], max_params)}
     # The limit-th smallest upper bound: chains that cannot be better are left out.
     enough = sorted(upper for _, upper in bounds.values())[:limit][-1]
+    errors = {chain: error_of(chain) for chain, (lower, _) in bounds.items() if lower <= enough}
+    for chain in [chain for chain, error in errors.items() if error <= rounding * norm]:
+        narrow = spectra.narrowed(chain)
+        if narrow != chain and (error := error_of(narrow)) <= rounding * norm:
+            del errors[chain]
+            errors[narrow] = error
     out = []
-    for chain, (lower, _) in bounds.items():
-        if lower <= enough:
-            error = error_of(chain)
-            relative = error / norm if norm else 0.0
-            out.append(ChainSuggestion(chain, chain.n_params, error * unit, relative, min(lower, error) * unit))
+    for chain, error in errors.items():
+        relative, lower = error / norm if norm else 0.0, min(spectra.bounds(chain)[0], error)
+        out.append(ChainSuggestion(chain, chain.n_params, error * unit, relative, lower * unit))
     # Errors that are rounding alone are equal.
-    rounding = 100 * float(np.finfo(a.dtype).eps)
     out.sort(key=lambda s: (s.relative_error if s.relative_error > rounding else 0.0, s.n_params))
     return out[:limit]
 
@@ -93,23 +98,29 @@ class Spectra:
     """Bounds of the error of chains of pattern (1, m, n, 1); the singular values of a cut serve all ranks."""
 
     def __init__(self, a: np.ndarray):
-        self.a = a.astype(np.result_type(a.dtype, np.float64), copy=False)
-        self.size = squared_norm(self.a)
+        self.a, self.size = a, squared_norm(a)
+        self.slack = float(np.finfo(np.float64).eps) * max(a.shape) * self.size
         self._tails: dict[Cut, np.ndarray] = {}
 
     def bounds(self, chain: Chain) -> tuple[float, float]:
         """max_s E_s and sqrt(sum_s E_s^2), widened by what rounding may have done."""
         cuts = [Cut.between(chain[:s].pattern, chain[s:].pattern) for s in range(1, len(chain))]
         energies = [float(self._tail(cut)[min(cut.r, cut.b1, cut.c2)]) for cut in cuts]
-        slack = float(np.finfo(np.float64).eps) * max(self.a.shape) * self.size
-        return math.sqrt(max(max(energies, default=0.0) - slack, 0.0)), math.sqrt(sum(energies) + len(cuts) * slack)
+        return math.sqrt(max(max(energies, default=0.0) - self.slack, 0.0)), math.sqrt(sum(energies) + len(cuts) * self.slack)
+
+    def narrowed(self, chain: Chain) -> Chain:
+        """The chain with the smallest inner rank whose bounds are rounding alone, that of `chain` at most."""
+        low, high = 0, max(chain.inner_ranks, default=1)
+        while high - low > 1:
+            rank = (low + high) // 2
+            low, high = (low, rank) if self.bounds(chain.with_rank(rank))[0] == 0 else (rank, high)
+        return chain.with_rank(high)
 
     def _tail(self, cut: Cut) -> np.ndarray:
         """For r = 0, 1, ...: the sum of the squares of all singular values after the r-th, over all blocks."""
         key = cut._replace(r=1)
         if key not in self._tails:
-            M = np.ascontiguousarray(cut.blocks(self.a[None, None])).reshape(-1, cut.b1, cut.c2)
-            M = M if cut.b1 <= cut.c2 else M.conj().swapaxes(1, 2)
-            values = np.maximum(np.linalg.eigvalsh(M @ M.conj().swapaxes(1, 2)), 0).sum(axis=0)
+            grams = (M @ M.conj().swapaxes(1, 2) for M in pieces(self.a[None, None], cut))
+            values = np.sum([np.maximum(np.linalg.eigvalsh(G), 0).sum(axis=0) for G in grams], axis=0)
             self._tails[key] = np.append(np.cumsum(values)[::-1], 0.0)
         return self._tails[key]

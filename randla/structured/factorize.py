@@ -238,15 +238,16 @@ def butterfly_error(A: Any, chain: Chain, *, rank: int | Sequence[int] | None = 
     a, chain = _arguments(A, chain, rank)
     a, unit, _ = _scaled(a)
     a = _permuted(a, *permutations_of(permutation, a.shape))
-    return max(_split_errors(a, chain), default=math.sqrt(off_pattern(a, chain.pattern))) * unit
+    return float(max(_split_errors(a, chain), default=math.sqrt(off_pattern(a, chain.pattern)))) * unit
 
 
 def suggest_chains(A: Any, *, max_params: int, limit: int = 5) -> list[_suggest.ChainSuggestion]:
     """Chains of at most `max_params` parameters for a matrix, the one with the smallest error first.
 
     Candidates: the dense matrix; low rank; two factors (Monarch) with blocks of several sizes; the cheapest chains of each
-    length (`Chain.frontier`); each with the largest rank that the budget allows. All are ranked by bounds of the error that
-    need no factorization, max_s E_s and sqrt(sum_s E_s^2), and those that can be among the first are factorized.
+    length (`Chain.frontier`); each with the largest rank that the budget allows, or with the smallest one that is exact. All
+    are ranked by bounds of the error that need no factorization, max_s E_s and sqrt(sum_s E_s^2), and those that can be among
+    the first are factorized.
 
     Parameters
     ----------
@@ -429,6 +430,6 @@ def _factors(parts: list[np.ndarray], chain: Chain, dtype: np.dtype, unit: float
 
 def _split_errors(a: np.ndarray, chain: Chain) -> np.ndarray:
     """E_s for every split of the chain."""
-    outside, T = off_pattern(a, chain.pattern), _wide(twiddle(a, chain.pattern))
+    outside, T = off_pattern(a, chain.pattern), twiddle(a, chain.pattern)
     cuts = (Cut.between(chain[:s].pattern, chain[s:].pattern) for s in range(1, len(chain)))
     return np.sqrt(np.array([outside + tail(T, cut) for cut in cuts]))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +20,12 @@ from scipy.sparse.linalg import LinearOperator
 from .. import _check, _cpu
 from .._backend import Array, namespace, on_device, same_device
 from . import _device, _host
+from ._blocks import inverted, log_abs_det, reciprocal_condition, solved
 from ._merge import merged
 from ._places import as_columns, kept, scattered
-from .pattern import Chain, Pattern
+from .pattern import Chain, Pattern, _pattern
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 
 _PLANS = {
     np.dtype(np.float32): _cpu.ButterflyFloat32,
@@ -72,7 +78,7 @@ class _Structured(LinearOperator):
         return NotImplemented if isinstance(other, LinearOperator) else self.T.apply(other, axis=-1)
 
     def dot(self, x: Any) -> Any:
-        generic = np.isscalar(x) or (isinstance(x, LinearOperator) and not isinstance(x, _Structured))
+        generic = isinstance(x, numbers.Number) or (isinstance(x, LinearOperator) and not isinstance(x, _Structured))
         return super().dot(x) if generic else self @ x
 
     def _matvec(self, x: np.ndarray) -> np.ndarray:
@@ -123,7 +129,7 @@ class KroneckerSparse(_Structured):
         v = _check.array(values, "values")
         if v.ndim != 4 or not v.size:
             raise ValueError(f"values must have shape (a, b, c, d) with entries; got {v.shape}")
-        if pattern is not None and tuple(pattern) != v.shape:
+        if pattern is not None and tuple(_pattern(pattern, "pattern")) != v.shape:
             raise ValueError(f"values must have the shape {tuple(pattern)} of the pattern; got {v.shape}")
         _check.finite(v, "values")
         # Plans keep the values too: what the caller does to its array later must not make the two differ.
@@ -326,12 +332,12 @@ class Product(_Structured):
     @cached_property
     def _worst(self) -> tuple[float, int]:
         """The smallest reciprocal condition number of a block, rows scaled to one, and the factor it is in; 0 for singular."""
-        return min((_reciprocal_condition(factor.blocks), s) for s, factor in enumerate(self.factors))
+        return min((reciprocal_condition(factor.blocks), s) for s, factor in enumerate(self.factors))
 
     def _require_regular(self, what: str, dtype: np.dtype) -> None:
         rcond, s = self._worst
         if rcond == 0:
-            raise np.linalg.LinAlgError(f"{what} needs regular factors; factors[{s}] has a singular block")
+            raise _singular(what, s)
         if rcond < np.finfo(dtype).eps:
             text = f"factors[{s}] has a block of condition {1 / rcond:.1e}: {what} may have no correct digit in {dtype}"
             warnings.warn(text, LinAlgWarning, stacklevel=3)
@@ -353,7 +359,7 @@ class Product(_Structured):
         Warns
         -----
         scipy.linalg.LinAlgWarning
-            For a block that is singular to working precision.
+            For a block that is singular to working precision, and for numbers that overflow on the way to X.
         """
         self._require_square("solve")
         b = _check.array(B, "B")
@@ -364,11 +370,14 @@ class Product(_Structured):
         self._require_regular("solve", dtype)
         x = as_columns(b).astype(dtype, copy=False)
         x = x if self.rows is None else scattered(x, self.rows, n)
-        for factor in self.factors:
+        for s, factor in enumerate(self.factors):
             a, size, _, d = factor.pattern
             blocks = x.reshape(a, size, d, x.shape[1]).transpose(0, 2, 1, 3)
-            blocks = np.linalg.solve(factor.blocks.astype(dtype, copy=False), blocks)
+            with _naming_the_singular("solve", s):
+                blocks = solved(factor.blocks.astype(dtype, copy=False), blocks)
             x = blocks.transpose(0, 2, 1, 3).reshape(x.shape)
+        if not np.isfinite(x).all() and np.isfinite(b).all():
+            warnings.warn(f"solve: X, or what leads to it, is beyond the range of {dtype}", LinAlgWarning, stacklevel=2)
         return (x if self.cols is None else x[self.cols]).reshape(b.shape)
 
     def inverse(self) -> Product:
@@ -390,7 +399,8 @@ class Product(_Structured):
         self._require_regular("inverse", self.dtype)
         factors = []
         for s in reversed(range(len(self.factors))):
-            inverse = np.linalg.inv(self.factors[s].blocks)
+            with _naming_the_singular("inverse", s):
+                inverse = inverted(self.factors[s].blocks)
             if not np.isfinite(inverse).all():
                 raise np.linalg.LinAlgError(f"inverse needs blocks whose inverses are finite; factors[{s}] has another")
             factors.append(KroneckerSparse(inverse.transpose(0, 2, 3, 1)))
@@ -405,8 +415,7 @@ class Product(_Structured):
             For factors whose blocks are not square.
         """
         self._require_square("logabsdet")
-        logs = [np.linalg.slogdet(factor.blocks.astype(_wide(factor.dtype)))[1].sum() for factor in self.factors]
-        return math.fsum(map(float, logs))
+        return math.fsum(float(log_abs_det(factor.blocks).sum()) for factor in self.factors)
 
     # Gradients and files.
 
@@ -450,10 +459,11 @@ class Product(_Structured):
         return gradients[::-1], _in_field(dX, x.dtype).reshape(x.shape)
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write factors, rows and columns to a file in the .npz format, under this very name."""
+        """Write factors, rows and columns to a file in the .npz format, under this very name. TypeError for what is no path."""
+        path = _path(file)
         arrays: dict[str, Any] = {f"factor{i}": factor.values for i, factor in enumerate(self.factors)}
         arrays |= {name: places for name, places in (("rows", self.rows), ("cols", self.cols)) if places is not None}
-        with open(file, "wb") as stream:
+        with open(path, "wb") as stream:
             np.savez(stream, **arrays)
 
     @staticmethod
@@ -462,21 +472,25 @@ class Product(_Structured):
 
         Raises
         ------
+        TypeError
+            For what is no path.
         OSError
             For a file that cannot be read.
         ValueError
             For another file.
         """
+        path = _path(file)
         try:
-            with open(file, "rb") as stream, zipfile.ZipFile(stream), np.load(stream) as data:
+            with open(path, "rb") as stream, zipfile.ZipFile(stream), np.load(stream) as data:
                 arrays = dict(data)
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(f"file must be one that Product.save wrote; got {os.fspath(file)!r}: {error}") from None
-        count = sum(name.startswith("factor") for name in arrays)
-        if not count or any(f"factor{i}" not in arrays for i in range(count)):
-            raise ValueError(f"file must hold factor0, factor1, ...; got {', '.join(arrays) or 'nothing'}")
-        factors = [KroneckerSparse(arrays[f"factor{i}"]) for i in range(count)]
-        return Product(factors, rows=arrays.get("rows"), cols=arrays.get("cols"))
+        except _UNREADABLE as error:
+            raise ValueError(f"file must be one that Product.save wrote; got {path!r}: {error}") from None
+        places = {name: arrays.pop(name, None) for name in ("rows", "cols")}
+        names = [f"factor{i}" for i in range(len(arrays))]
+        if not names or arrays.keys() != set(names):
+            got = ", ".join(arrays) or "none"
+            raise ValueError(f"file must hold factor0, factor1, ... and nothing else than rows and cols; got {got}")
+        return Product([KroneckerSparse(arrays[name]) for name in names], **places)
 
     def __reduce__(self) -> Any:
         return _product_of, (self.factors, self.rows, self.cols)
@@ -490,24 +504,25 @@ def _product_of(factors: tuple[KroneckerSparse, ...], rows: np.ndarray | None, c
     return Product(factors, rows=rows, cols=cols)
 
 
+def _path(file: Any) -> str:
+    # An integer would be an open file of the process to `open`.
+    if not isinstance(file, str | os.PathLike):
+        raise TypeError(f"file must be a path; got {type(file).__name__}")
+    return os.fspath(file)
+
+
+@contextmanager
+def _naming_the_singular(what: str, s: int) -> Iterator[None]:
+    """LAPACK may meet a zero pivot where the rows scaled to one gave none."""
+    try:
+        yield
+    except np.linalg.LinAlgError:
+        raise _singular(what, s) from None
+
+
+def _singular(what: str, s: int) -> np.linalg.LinAlgError:
+    return np.linalg.LinAlgError(f"{what} needs regular factors; factors[{s}] has a singular block")
+
+
 def _in_field(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return x.real if dtype.kind == "f" and x.dtype.kind == "c" else x
-
-
-def _wide(dtype: np.dtype) -> np.dtype:
-    return np.result_type(dtype, np.float64)
-
-
-def _reciprocal_condition(blocks: np.ndarray) -> float:
-    """The smallest one of all blocks (..., b, b) in the infinity norm, rows scaled to one; 0 where one is singular."""
-    wide = blocks.astype(_wide(blocks.dtype))
-    size = np.abs(wide).max(axis=-1, keepdims=True)
-    if not size.all():
-        return 0.0
-    wide /= size
-    try:
-        with np.errstate(all="ignore"):
-            inverses = np.abs(np.linalg.inv(wide)).sum(axis=-1).max(axis=-1)
-            return float(np.nan_to_num(1 / (np.abs(wide).sum(axis=-1).max(axis=-1) * inverses)).min())
-    except np.linalg.LinAlgError:
-        return 0.0

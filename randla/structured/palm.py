@@ -339,6 +339,8 @@ def _sizes(shape: tuple[int, int], sets: list[Constraint], rest: list[Constraint
             if l < len(sets) - 1:
                 between[l] = columns
     if inner is not None:
+        if not isinstance(inner, Sequence | np.ndarray):
+            raise TypeError(f"inner must be a sequence of integers; got {type(inner).__name__}")
         if len(inner) != len(between):
             raise ValueError(f"inner must have {len(between)} sizes for {len(sets)} factors; got {len(inner)}")
         between = [_check.integer(size, "inner", 1) for size in inner]

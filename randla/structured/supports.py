@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ._completion import Box, Plan, bicliques, completion_plan, disjoint
+from ._places import as_array
 
 
 class Witness(NamedTuple):
@@ -176,7 +177,7 @@ def _path(block: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _mask(value: Any, name: str) -> np.ndarray:
-    a = value.toarray() if sp.issparse(value) else np.asarray(value)
+    a = value.toarray() if sp.issparse(value) else as_array(value, name)
     if a.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be a mask of booleans or real numbers; got dtype {a.dtype}")
     if a.ndim != 2:
