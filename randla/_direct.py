@@ -10,7 +10,7 @@ import scipy.linalg
 from scipy.linalg import lapack
 
 from . import _check
-from ._backend import like, namespace, on_device, solve_triangular, to_host
+from ._backend import like, namespace, on_device, rows_to_factor, solve_triangular, to_host
 from ._device_wide import solve_wide
 from ._factor import Factor, own_factor
 from ._matrix import wrap
@@ -19,8 +19,8 @@ from .certificate import Certificate
 from .result import Evidence, LstsqResult, Status, rank_note
 
 _COPY_LIMIT = 1 << 15
-_BLOCK = 1 << 28  # entries that are factored at a time on a device
 _EPS = {c: float(np.finfo(c).eps) for c in "fdFD"}
+_ORDINARY = {c: (float(np.finfo(c).tiny) / eps, float(np.finfo(c).max) * eps) for c, eps in _EPS.items()}
 
 _ROUTINES: dict[str, tuple[Any, Any, Any]] = {
     "f": (lapack.sgeqrf, lapack.strtrs, lapack.strcon),
@@ -56,14 +56,77 @@ def solve_directly(
         factored = geqrf(both, lwork=64 * both.shape[1], overwrite_a=1)[0]
         R = factored[:n, :n].copy(order="F")
         x, info = trtrs(R, factored[:n, n:])
-        if info == 0 and np.isfinite(x.sum()):
+        if info == 0 and np.isfinite(x).all() and not _extreme(R.diagonal()):
             # The 1-norm estimate may be off by a factor of n: well clear of the cut, the rank is n without doubt.
             safe = 50 * n * cut
             if trcon(R)[0] > safe or trcon(np.triu(R) * powers_of_two(norms(np.triu(R).T)).astype(R.real.dtype))[0] > safe:
                 return _result(problem, x[:, 0] if b.ndim == 1 else x, seed, Status.DIRECT, R=R)
     _check.finite(a, "A")
     _check.finite(b, "b")
+    scaled = _InUnits(problem)
+    if scaled.needed:
+        return scaled.result(_by_singular_values(scaled.problem, cut, dtype, seed), dtype)
     return _by_singular_values(problem, cut, dtype, seed)
+
+
+def _extreme(sizes: np.ndarray) -> bool:
+    """Whether numbers of these sizes are so small or so large that products with them suffer."""
+    low, high = _ORDINARY[sizes.dtype.char]
+    plain = [abs(v) for v in sizes.tolist()]  # of few numbers quicker than arrays
+    return not (min(plain) > low and max(plain) < high)
+
+
+class _InUnits:
+    """A problem with A, and each column of b, multiplied by powers of two that make them of size one, and the way back."""
+
+    def __init__(self, problem: _Problem):
+        a, b, ridge, weights = problem
+        roots = 1.0 if weights is None else np.sqrt(weights)
+        size = np.abs(a)
+        rows = (size.max(axis=1).astype(np.float64) * roots).max()
+        sizes = abs(_columns(b)).max(axis=0).astype(np.float64)
+        largest = np.array([max(rows, math.sqrt(ridge))])
+        limits = np.finfo(size.dtype)
+        self.needed = any(_extreme(v[v > 0].astype(size.dtype)) for v in (largest, sizes) if v.any())
+        if self.needed:
+            self.of_a, self.of_b = float(powers_of_two(largest)[0]), powers_of_two(sizes)
+            columns = size.max(axis=0)
+            if self.of_a < 1 and (columns[columns > 0] * self.of_a < limits.tiny / limits.eps).any():
+                # This would lose small columns: no more than sums of the largest entries need.
+                self.of_a = 2.0**-12
+            unit = self.of_b if b.ndim == 2 else self.of_b[0]
+            double = np.result_type(a.dtype, np.float64), np.result_type(b.dtype, np.float64)
+            ridge = (math.sqrt(ridge) * self.of_a) ** 2
+            self.problem = _Problem(a.astype(double[0]) * self.of_a, b.astype(double[1]) * unit, ridge, weights)
+
+    def result(self, solved: LstsqResult, dtype: np.dtype) -> LstsqResult:
+        inner = _columns(solved.x).astype(np.result_type(dtype, np.float64))
+        exponents = np.log2(self.of_a) - np.log2(self.of_b)
+        # In two steps, as the quotient may overflow.
+        half = exponents // 2
+        with np.errstate(all="ignore"):
+            x = (inner * np.exp2(half) * np.exp2(exponents - half)).astype(dtype)
+            sizes, finite = norms(inner.T), np.isfinite(x).all(axis=0)
+            back = np.where(finite, x, 0).astype(inner.dtype) * np.exp2(-half) * np.exp2(half - exponents)
+            rounding = norms((back - inner).T) / np.where(sizes > 0, sizes, 1)
+        x = x.reshape(solved.x.shape)
+
+        def evidence() -> Evidence:
+            known = solved._evidence
+            reached = [np.where(finite, v + rounding, np.inf) for v in (known.backward_error, known.error_bound)]
+            backward, bounds = (float(v[0]) for v in reached) if x.ndim == 1 else reached
+            return Evidence(backward, bounds, known.rank, known.cond, lambda: solved.s / self.of_a)
+
+        return LstsqResult(
+            x,
+            lambda: solved.residual_norm / (self.of_b if x.ndim == 2 else float(self.of_b[0])),
+            evidence=evidence,
+            method="direct",
+            seed=solved.seed,
+            status=solved.status if finite.all() else Status.OVERFLOWED,
+            passes=solved.passes,
+            notes=solved.notes,
+        )
 
 
 def _solve_on_device(problem: _Problem, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
@@ -95,7 +158,7 @@ def _r_on_device(problem: _Problem, dtype: np.dtype) -> tuple[Any, Any]:
     if problem.ridge:
         R[:, :n] = math.sqrt(problem.ridge) * xp.eye(n, dtype=dtype)
     roots = None if problem.weights is None else xp.sqrt(problem.weights)[:, None].astype(_check.real_dtype(dtype))
-    rows = max(_BLOCK // (n + k), 2 * (n + k))
+    rows = rows_to_factor(n + k)
     for i in range(0, m, rows):
         block = xp.concatenate([a[i : i + rows], b[i : i + rows]], axis=1)
         if roots is not None:
@@ -137,7 +200,8 @@ class _Problem(NamedTuple):
 
 
 def _by_singular_values(problem: _Problem, cut: float, dtype: np.dtype, seed: int) -> LstsqResult:
-    x, rank = _truncated(problem, cut, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x, rank = _truncated(problem, cut, dtype)
     return _ranked(problem, x, rank, problem.full_rank, cut, seed)
 
 
@@ -167,6 +231,8 @@ def _truncated(problem: _Problem, cut: float, dtype: np.dtype) -> tuple[np.ndarr
 
 
 def _ranked(problem: _Problem, x: np.ndarray, rank: int, full: int, cut: float, seed: int) -> LstsqResult:
+    if not namespace(x).isfinite(x).all():
+        return _result(problem, x, seed, Status.OVERFLOWED, rank=rank)
     if rank == full:
         return _result(problem, x, seed, Status.DIRECT, rank=rank)
     return _result(problem, x, seed, Status.RANK_DEFICIENT, rank=rank, notes=rank_note(rank, full, cut))
@@ -207,9 +273,9 @@ class _Solved:
         self.problem: _Problem | None = problem
         self.x, self.ridge, self.R, self.rank = x, problem.ridge, R, rank
         self.count, self.single = min(problem.a.shape), problem.b.ndim == 1
-        self.measured: tuple[float, np.ndarray, np.ndarray] | None = None
+        self.measured: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def measure(self) -> tuple[float, np.ndarray, np.ndarray]:
+    def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reads A and b for the last time."""
         if self.problem is not None:
             self.measured = _measure(self.problem, self.x)
@@ -221,7 +287,7 @@ class _Solved:
 
     def residual_norm(self) -> Any:
         unit, residual_norms, _ = self.measure()
-        return float(residual_norms / unit) if self.single else residual_norms / unit
+        return float(residual_norms / unit[0]) if self.single else residual_norms / unit
 
     def evidence(self) -> Evidence:
         measured = self.measure()
@@ -229,16 +295,17 @@ class _Solved:
         return _evidence(to_host(self.x), *measured, self.ridge, R, self.rank, self.count)
 
 
-def _measure(problem: _Problem, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """A power of two that brings b to size one; in that unit the residual norms and the gradient A'(w r) - ridge x."""
+def _measure(problem: _Problem, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Powers of two that bring the columns of b to size one; in these units residual norms and gradients A'(w r) - ridge x."""
     unit, matrix, is_complex = _unit(problem.b), wrap(problem.a, problem.weights), x.dtype.kind == "c"
 
     def rows(v: np.ndarray) -> np.ndarray:
         v, xp = _columns(v).T, namespace(v)
+        v = v.astype(xp.complex128 if v.dtype.kind == "c" else np.float64) * like(v, unit)[:, None]
         if is_complex:
             # A complex matrix takes real and imaginary part as one row, a real one as two.
             v = xp.concatenate([v.real, v.imag], axis=1 if matrix.copies == 2 else 0)
-        return xp.array(v, np.float64, order="C") * unit
+        return xp.ascontiguousarray(v)
 
     x = to_host(x)
     X = rows(x)
@@ -264,15 +331,14 @@ def _columns(v: np.ndarray) -> np.ndarray:
     return v[:, None] if v.ndim == 1 else v
 
 
-def _unit(b: np.ndarray) -> float:
-    """A power of two that brings b to size one."""
-    largest = float(abs(b).max()) if b.size else 0.0
-    return float(powers_of_two(np.array([largest]))[0]) if math.isfinite(largest) else 1.0
+def _unit(b: np.ndarray) -> np.ndarray:
+    """Powers of two that bring the columns of b to size one."""
+    return powers_of_two(to_host(abs(_columns(b)).max(axis=0)) if len(b) else np.zeros(_columns(b).shape[1]))
 
 
 def _evidence(
     x: np.ndarray,
-    unit: float,
+    unit: np.ndarray,
     residual_norms: np.ndarray,
     gradient: np.ndarray,
     ridge: float,

@@ -91,7 +91,7 @@ class Factor:
         """Sum of sigma^2 / (sigma^2 + ridge) for the factor of [A; sqrt(ridge) I]: ridge N N' is what the ridge takes of I."""
         if not ridge:
             return float(self.rank)
-        return max(self.rank - ridge * float(norms(self.scale * self.row_norms()) ** 2), 0.0)
+        return max(self.rank - (math.sqrt(ridge) * float(norms(self.scale * self.row_norms()))) ** 2, 0.0)
 
     def damped(self, shift: np.ndarray | None) -> Damped:
         """The function g -> ||(F'F + diag(shift)^2)^(-1/2) g||; None stands for zero, where `regular`."""
@@ -122,7 +122,7 @@ class Factor:
         mapping = self.row_map()
         gram = matrix.gram(mapping)
         if ridge:
-            gram += ridge * mapping.gram_of_map()
+            gram += mapping.gram_of_map(ridge)
         R = cholesky(gram.T)
         if R is None:
             return False

@@ -21,7 +21,7 @@ from ._numeric import norms as row_norms
 from ._numeric import powers_of_two
 from ._problem import Options, Run
 from .precondition import distribution, rank_cut, sketched_factor
-from .result import Evidence, LstsqResult, Status, as_solution, per_column, rank_note
+from .result import Evidence, LstsqResult, Status, as_solution, overflowed, per_column, rank_note
 
 METHODS = ("spir", "fossils", "cholqr")
 _MAX_CYCLES = 10
@@ -131,7 +131,6 @@ class _Equations(Run):
         return float((self.tol / np.maximum(self.best, self.tol)).min(initial=1.0))
 
     def solve(self) -> Status:
-        slack = 16 if self.options.tol is None else 1
         try:
             errors = self.add(self.factor.apply(self.factor.adjoint(self.B)))  # the solution of the sketched equations
             self.note(errors, self.rho, np.zeros_like(self.Y))
@@ -149,7 +148,7 @@ class _Equations(Run):
                     break
         except Run.Stop:
             return Status.STOPPED
-        return Status.CONVERGED if (self.best <= slack * self.tol).all() else Status.STAGNATED
+        return Status.CONVERGED if (self.best <= self.slack * self.tol).all() else Status.STAGNATED
 
 
 def solve_minimum_norm(matrix: TallMatrix, b: Array, dtype: np.dtype, options: Options) -> LstsqResult:
@@ -161,12 +160,13 @@ def solve_minimum_norm(matrix: TallMatrix, b: Array, dtype: np.dtype, options: O
     if factor.rank < m:
         notes = rank_note(factor.rank // matrix.copies, m // matrix.copies, run.cut)
         status = Status.RANK_DEFICIENT if status is Status.CONVERGED else status
-    best = np.where(np.isfinite(run.best), run.best, 0.0)
+    best = np.where(np.isnan(run.best), np.inf, run.best)
     residuals = row_norms(run.B - tall.adjoint_times(run.best_X) * run.unit) / run.size_b[:, 0]
     bounds = factor.cond * (best * run.frobenius / max(factor.extremes[0], np.finfo(float).tiny) + float(np.finfo(dtype).eps))
-
+    x = as_solution(run.external(run.best_X), b, dtype)
+    status = overflowed(x, status, best, bounds)
     return LstsqResult(
-        as_solution(run.external(run.best_X), b, dtype),
+        x,
         per_column(residuals, b),
         evidence=lambda: Evidence(per_column(best, b), per_column(bounds, b), factor.rank, factor.cond, factor.singular_values),
         method=options.method,

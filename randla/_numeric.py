@@ -10,6 +10,8 @@ from . import _cpu
 # Up to this order own kernels take less time on one core than the threads of a BLAS, woken once, take from what follows.
 _SMALL = 256
 
+LARGEST_POWER = 2.0**1020  # room for a few more factors of two
+
 SOLVE, SOLVE_TRANSPOSED, MULTIPLY, MULTIPLY_TRANSPOSED = range(4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import like, to_host
+from ._backend import like
 from ._factor import Factor
 from ._matrix import TallMatrix
 from ._numeric import norms as row_norms
@@ -51,7 +52,7 @@ class Problem:
     """min ||B' - A X'||^2 + ridge ||X||^2 in the factor's scaled variables, X / D, with right-hand sides of size one.
 
     Units of columns and of right-hand sides are taken out by powers of two: they neither decide when the solution is good
-    enough nor overflow. Takes B over, the rows that hold the columns of the caller's b.
+    enough nor overflow. Takes B over, whose rows are the columns of the caller's b times `unit`, and that.
     """
 
     def __init__(
@@ -63,33 +64,52 @@ class Problem:
         factor: Factor,
         dtype: np.dtype,
         start_time: float,
+        unit: np.ndarray,
     ):
         self.matrix, self.ridge, self.factor, self.b = matrix, ridge, factor, b
         self.dtype, self.start_time = dtype, start_time
-        self.unit = powers_of_two(to_host(abs(B).max(axis=1)) if B.size else np.zeros(len(B)))
-        B *= like(B, self.unit[:, None])
-        self.B = B
-        self.start = factor.start * self.unit[:, None]
+        self.B, self.unit, self.start = B, unit, factor.start
         scale = factor.scale
+        root = math.sqrt(len(b))
+        if scale.min(initial=1.0) < 2.0**-1000 * root:
+            # Sums of a gradient could overflow; more room than that would be lost below.
+            self._rescale(np.full(len(unit), powers_of_two(np.array(8 * root))))
+        small_columns = scale.max(initial=0.0) > 2.0**900
+        if small_columns:
+            # x could overflow in these units, though not in the caller's.
+            sizes = (np.log2(np.maximum(abs(self.start), 1e-300)) + np.log2(scale)).max(axis=1)
+            self._rescale(np.exp2(np.minimum(990 - np.ceil(sizes), 0)))
         # Columns that differ little in size are left to the certificate of A itself, which is then needed only once.
         alike = len(scale) == 0 or scale.max() <= 4 * scale.min()
         self.reported = Certificate(factor, scale)
         self.stopping = self.reported if alike else Certificate(factor, np.ones_like(scale))
         self.null_space = factor.null_space()
+        limits = np.finfo(dtype)
+        # Whether entries of x may be too small to be held to full precision.
+        self.coarse = len(scale) > 0 and float(scale.min() / unit.max(initial=0.0)) < limits.tiny / limits.eps**2
+        # What underflow may have taken of a gradient.
+        smallest = float(np.finfo(np.float64).smallest_subnormal)
+        self.lost = 0.5 * root * scale * smallest if small_columns else None
 
-    def external(self, X: np.ndarray) -> np.ndarray:
-        """Solutions in the caller's units."""
-        return X * self.factor.scale / self.unit[:, None]
+    def _rescale(self, factors: np.ndarray) -> None:
+        self.B *= like(self.B, factors[:, None])
+        self.unit, self.start = self.unit * factors, self.start * factors[:, None]
 
-    def internal(self, X: np.ndarray) -> np.ndarray:
-        return X / self.factor.scale * self.unit[:, None]
+    def external(self, X: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
+        """Solutions in the caller's units, for some right-hand sides."""
+        return X * self.factor.scale / self.unit[rows, None]
 
-    def settle(self, X: np.ndarray) -> np.ndarray:
-        """X as it can be returned: of minimum norm, rounded to the dtype of the data."""
+    def internal(self, X: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
+        return X / self.factor.scale * self.unit[rows, None]
+
+    def settle(self, X: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
+        """X as it can be returned, for some right-hand sides: of minimum norm, rounded to the dtype of the data."""
         if self.null_space is not None:
             relative = self.factor.scale / self.factor.scale.max()
             outer = X * relative
             X = (outer - (outer @ self.null_space) @ self.null_space.T) / relative
+        if self.coarse:
+            return self.internal(self.external(X, rows).astype(self.dtype), rows)
         return X if self.dtype == np.float64 else X.astype(self.dtype).astype(np.float64)
 
     def evaluate(self, X: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,6 +145,7 @@ class Run:
     def __init__(self, options: Options, eps: float, matrix: TallMatrix, start_time: float):
         self.options, self.matrix, self.start_time = options, matrix, start_time
         self.tol = eps / 4 if options.tol is None else options.tol
+        self.slack = 16 if options.tol is None else 1
         self.iterations = 0
         self.history: list[dict[str, Any]] = []
 
@@ -219,6 +240,12 @@ class Iterates(Run):
         X, G, norms = self.best_X, self.best_G, self.norms / problem.unit
         errors = problem.reported.backward_errors(X, self.augmented, G)
         bounds = problem.reported.error_bounds(X, self.augmented, G, double) + rounding * (problem.reported.x_norms(X) > 0)
+        if problem.lost is not None:
+            lost = np.minimum(problem.lost, self.augmented[:, None] * problem.factor.column_norms())
+            errors += problem.reported.backward_errors(X, self.augmented, lost)
+            bounds += problem.reported.error_bounds(X, self.augmented, lost, 0.0)
+            if status is Status.CONVERGED and not (errors <= self.slack * self.tol).all():
+                status = Status.STAGNATED
         if self.history:
             # The last entry held estimates from inside the iteration.
             self.history[-1].update(
@@ -228,5 +255,4 @@ class Iterates(Run):
 
     def unconverged(self) -> bool:
         """Whether some backward error is worse than asked for, or, where nothing was asked for, than a direct solver's."""
-        slack = 16 if self.options.tol is None else 1
-        return bool((self.errors > slack * self.tol).any())
+        return not (self.errors <= self.slack * self.tol).all()

@@ -56,7 +56,7 @@ def _cycles(problem: Problem, run: Iterates) -> Outcome:
             idle[rows] = 0
         last[rows] = size
         Y, misjudged = _step(problem, run, inner, rows, base, C)
-        errors = run.step(problem.settle(base + factor.apply(Y)), rows)
+        errors = run.step(problem.settle(base + factor.apply(Y), rows), rows)
         # A cycle that failed for such a reason is no reason to give up.
         idle[rows] = np.where((errors > 0.3 * before) & ~(shrinking | misjudged), idle[rows] + 1, 0)
     return run.outcome(Status.STAGNATED if run.unconverged() else Status.CONVERGED)

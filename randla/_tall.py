@@ -387,10 +387,19 @@ class Operator(ByProducts):
 
 
 def products(A: Any, block: str, single: str, X: np.ndarray) -> np.ndarray:
-    """Rows of X through A, by its method for blocks where it has one."""
-    if hasattr(A, block):
-        return np.asarray(getattr(A, block)(X.T)).T
-    return np.stack([np.asarray(getattr(A, single)(x)).ravel() for x in X])
+    """Rows of X through A, by its method for blocks where it has one.
+
+    Copies go in and come out: an operator may write into what it is given, and may return the same buffer every time.
+    """
+    try:
+        if hasattr(A, block):
+            out = np.array(getattr(A, block)(X.copy().T)).T
+            # Of such a buffer scipy's block method would make many equal columns.
+            if len(X) == 1 or not (out[0] == out[-1]).all() or not out[0].any() or (X[0] == X[-1]).all():
+                return out
+        return np.stack([np.array(getattr(A, single)(x)).ravel() for x in X.copy()])
+    except (NotImplementedError, TypeError) as error:
+        raise TypeError(f"A must have a {single} that takes a vector; got {error!r}") from error
 
 
 class Blocks(TallMatrix):

@@ -24,7 +24,8 @@ class Certificate:
 
     def __init__(self, factor: Factor, weights: np.ndarray):
         self.factor = factor
-        self.weights = weights / weights.max(initial=1e-300) if len(weights) else weights
+        # Not so small that there were nothing left to divide by.
+        self.weights = np.maximum(weights / weights.max(initial=1e-300), 2.0**-1000) if len(weights) else weights
         self.frobenius = float(norms(factor.column_norms() / self.weights)) if len(weights) else 0.0
         self._cache: dict[int, Damped] = {}
 
@@ -51,6 +52,8 @@ class Certificate:
         return norms(Z) / np.where(sizes > 0, sizes, 1) / (self.frobenius or 1.0)
 
     def _backward_error(self, x_norm: float, residual_norm: float, gradient: np.ndarray) -> float:
+        if not math.isfinite(x_norm + residual_norm):
+            return math.inf
         if residual_norm == 0 or self.frobenius == 0:
             return 0.0
         damped = self._damped(residual_norm / x_norm) if x_norm > 0 else None
@@ -61,17 +64,27 @@ class Certificate:
     def backward_errors(self, X: np.ndarray, residual_norms: np.ndarray, G: np.ndarray) -> np.ndarray:
         """For every row of X; G holds the gradients D A'r."""
         columns = zip(self.x_norms(X), residual_norms, G, strict=True)
-        return np.array([self._backward_error(float(x), float(r), g) for x, r, g in columns], dtype=float)
+        errors = np.array([self._backward_error(float(x), float(r), g) for x, r, g in columns], dtype=float)
+        return np.where(np.isnan(errors), np.inf, errors)
+
+    def _amplification(self, low: float) -> float:
+        """Bound of the norm of N with its rows weighted: a small column has a large share in what x makes of an error."""
+        most = 1 / low if low > 0 else 0.0
+        if not len(self.weights) or self.weights.min() >= 0.25:
+            return most
+        return min(most, float(norms(self.weights * self.factor.row_norms())))
 
     def error_bounds(self, X: np.ndarray, residual_norms: np.ndarray, G: np.ndarray, eps: float) -> np.ndarray:
         """Estimated relative forward errors: the correction that the gradient asks for, plus what rounding can hide.
 
-        The second part is the perturbation bound of Wedin (1973) for a relative change eps of A.
+        The second part is the perturbation bound of Wedin (1973) for a relative change eps of the columns of A.
         """
         sizes = self.x_norms(X)
         correction = norms(self.factor.apply(self.factor.adjoint(G)) * self.weights)
         high, low = self.factor.extremes
-        cond = high / low if low > 0 else 1.0
-        scaled = norms(X)
-        lift = residual_norms / np.where(scaled > 0, high * scaled, 1) if high > 0 else np.zeros(len(X))
-        return np.where(sizes > 0, 1.2 * correction / np.where(sizes > 0, sizes, 1) + eps * cond * (1 + cond * lift), 0.0)
+        cond = self.factor.cond if low > 0 else 1.0
+        hidden = eps * (high * norms(X) + cond * residual_norms) * self._amplification(low)
+        bounds = (1.2 * correction + hidden) / np.where(sizes > 0, sizes, 1)
+        # Of x = 0 every correction is infinitely much.
+        bounds = np.where(sizes > 0, bounds, np.where(correction > 0, np.inf, 0.0))
+        return np.where(np.isnan(bounds), np.inf, bounds)

@@ -18,7 +18,7 @@ from ._device import DeviceMatrix
 from ._device_factor import DeviceFactor, factor_of_sketch
 from ._factor import GRAM_COND_LIMIT, Factor, TriangularFactor, TruncatedFactor
 from ._matrix import TallMatrix, argument, is_complex, wrap
-from ._numeric import SOLVE, cholesky, norms, powers_of_two, triangular
+from ._numeric import LARGEST_POWER, SOLVE, cholesky, norms, powers_of_two, triangular
 from ._ridge import SMALLEST_N, ridge_factor
 from .sketch import SRTT, Distribution, Gaussian, Rademacher
 
@@ -43,6 +43,12 @@ def rank_cut(eps: float, m: int, d: int) -> float:
     return eps * max(10.0 if eps < 1e-10 else 4.0, 0.2 * math.sqrt(8 * m / max(d, 1)))
 
 
+def _sizes(SA: np.ndarray, ridge: float) -> np.ndarray:
+    """Of the columns; not so small beside the ridge that this would overflow in their units."""
+    sizes = np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0))
+    return np.maximum(sizes, math.sqrt(ridge) * 2.0**-900) if ridge else sizes
+
+
 def _triangular_condition(R: np.ndarray) -> float:
     if len(R) == 0:
         return 1.0
@@ -56,7 +62,7 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tr
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
             # The first slice stands for the columns' sizes; what it misjudges costs nothing but rounding room.
-            scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
+            scale = powers(_sizes(SA, ridge))
         if (scale != 1).any():
             SA = np.multiply(SA, scale, out=SA if SA.flags.writeable else None)
         _cpu.gram(SA, None, False, None, None, gram)
@@ -72,7 +78,7 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tr
     diagonal = gram.diagonal()
     if not np.isfinite(diagonal).all() or not (diagonal > 0).all():
         return None
-    extra = powers(np.sqrt(diagonal))
+    extra = np.minimum(powers(np.sqrt(diagonal)), LARGEST_POWER / np.maximum(scale, 1.0))
     if (extra != 1).any():
         gram *= extra[:, None]
         gram *= extra
@@ -97,7 +103,7 @@ def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers, unit: n
     R = np.zeros((0, n + k))
     for index, (SA, SB) in enumerate(slices()):
         if index == 0:
-            scale = powers(np.maximum(SA.max(axis=0, initial=0.0), -SA.min(axis=0, initial=0.0)))
+            scale = powers(_sizes(SA, ridge))
             if ridge > 0:
                 R = np.hstack([np.diag(np.sqrt(ridge) * (scale * unit)), np.zeros((n, k))])
         stacked = np.empty((len(R) + len(SA), n + k), order="F")
@@ -110,7 +116,7 @@ def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers, unit: n
     whole = np.zeros((n + k, n + k), order="F")
     whole[: len(R)] = R
     R, target = np.asfortranarray(whole[:n, :n]), whole[:n, n:]
-    extra = powers(norms(R.T))
+    extra = np.minimum(powers(norms(R.T)), LARGEST_POWER / np.maximum(scale, 1.0))
     R *= extra
     return TriangularFactor(R, scale * extra * unit, target.T.copy())
 
@@ -274,6 +280,11 @@ def sketch_preconditioner(
         Rows of the sketch, at least n, or at least 1 with a ridge; default 8 n, and with a ridge 8 rows or more per effective
         dimension where those are less than n / 2.
     rng : as in SPEC 7
+
+    Returns
+    -------
+    Preconditioner
+        The LinearOperator R^-1 (n, n), with `rank`, `cond_estimate` and the `seed` that replays it.
 
     Raises
     ------

@@ -34,11 +34,13 @@ class Status(enum.Enum):
     )
     RANK_DEFICIENT = "A is numerically rank deficient: the minimum-norm solution of the truncated problem is returned."
     STAGNATED = "Progress stopped before the requested backward error was reached; the best iterate is returned."
+    OVERFLOWED = "The solution has entries beyond the largest number of its dtype, which are returned as infinite or NaN."
     ITERATION_LIMIT = "The iteration limit was reached before the requested backward error; the best iterate is returned."
     STOPPED = "The callback stopped the run; the best iterate is returned."
 
     @property
     def success(self) -> bool:
+        """Whether the answer is what was asked for."""
         return self in (
             Status.CONVERGED,
             Status.DIRECT,
@@ -65,7 +67,18 @@ class HasStatus:
 
 def as_solution(X: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Solutions held as rows in the shape that goes with b: (n,) or (n, k)."""
-    return (X[0] if b.ndim == 1 else namespace(X).ascontiguousarray(X.T)).astype(dtype, copy=False)
+    with np.errstate(over="ignore"):
+        return (X[0] if b.ndim == 1 else namespace(X).ascontiguousarray(X.T)).astype(dtype, copy=False)
+
+
+def overflowed(x: np.ndarray, status: Status, *evidence: np.ndarray) -> Status:
+    """The status with x, (n,) or (n, k), taken into account; evidence of solutions that are not finite becomes infinite."""
+    finite = to_host(namespace(x).isfinite(x if x.ndim == 2 else x[:, None]).all(axis=0))
+    if finite.all():
+        return status
+    for values in evidence:
+        values[~finite] = np.inf
+    return status if status is Status.STOPPED else Status.OVERFLOWED
 
 
 def per_column(values: np.ndarray, b: np.ndarray) -> Any:
@@ -75,6 +88,18 @@ def per_column(values: np.ndarray, b: np.ndarray) -> Any:
 
 def rank_note(rank: int, full: int, cut: float) -> str:
     return f"Rank {rank} of {full} with singular values cut at {cut:.2g} times the largest."
+
+
+def listed(result: Any, *names: str) -> str:
+    """A repr: one attribute per line, of long arrays the ends."""
+    width = max(map(len, names))
+
+    def shown(value: Any) -> str:
+        if not getattr(value, "ndim", 0):
+            return str(value)
+        return np.array2string(to_host(value), threshold=8, prefix=" " * (width + 2))
+
+    return "\n".join(f"{name:>{width}}: {shown(getattr(result, name))}" for name in names)
 
 
 @dataclasses.dataclass(repr=False)
@@ -149,11 +174,13 @@ class LstsqResult(HasStatus):
 
     @cached_property
     def residual_norm(self) -> Any:
-        return self._residual_norm() if callable(self._residual_norm) else self._residual_norm
+        with np.errstate(all="ignore"):
+            return self._residual_norm() if callable(self._residual_norm) else self._residual_norm
 
     @cached_property
     def _evidence(self) -> Evidence:
-        return self._make_evidence()
+        with np.errstate(all="ignore"):
+            return self._make_evidence()
 
     @property
     def backward_error(self) -> Any:
@@ -187,7 +214,5 @@ class LstsqResult(HasStatus):
         return iter((self.x, np.square(self.residual_norm), self.rank, self.s))
 
     def __repr__(self) -> str:
-        names = ("status", "method", "residual_norm", "backward_error", "error_bound", "rank", "cond", "iterations")
-        rows = [f"{name:>16}: {getattr(self, name)}" for name in (*names, "passes", "seed")]
-        x = np.array2string(to_host(self.x), threshold=8)
-        return "\n".join([f"{'message':>16}: {self.message}", *rows, f"{'x':>16}: {x}"])
+        evidence = ("residual_norm", "backward_error", "error_bound", "rank", "cond", "iterations", "passes", "seed")
+        return listed(self, "message", "status", "method", *evidence, "x")
