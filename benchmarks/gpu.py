@@ -36,6 +36,8 @@ MEASURED = (
     "passes",
     "leverage",
     *(f"lstsq {n} {dtype}" for n in (512, 1024, 2048) for dtype in ("float64", "float32")),
+    "glm",
+    "svd",
 )
 LIMITS = {"build": 900.0, "tests": 900.0, "memcheck": 300.0, "racecheck": 300.0}
 LIMIT = 90.0  # seconds of a group of measurements
@@ -142,10 +144,11 @@ def measure(name: str, quick: bool, limit: float) -> dict[str, Any]:
     """One group, in this process."""
     import cupy
     import gpu_device
+    import gpu_learn
     import gpu_sketch
     import gpu_solve
 
-    groups = {**gpu_sketch.GROUPS, **gpu_solve.GROUPS}
+    groups = {**gpu_sketch.GROUPS, **gpu_solve.GROUPS, **gpu_learn.GROUPS}
     bench = gpu_device.Bench(cupy, quick=quick, budget=limit)
     begin = time.monotonic()
     try:

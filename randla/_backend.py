@@ -22,6 +22,10 @@ from . import _cpu
 Array: TypeAlias = Any  # np.ndarray or cupy.ndarray
 _OF_THREAD = 2  # cudaStreamPerThread
 
+DEVICE_BLOCK = 1 << 24  # entries of rows that are worked on at a time on a device: 128 MB of float64
+SYRK_COLUMNS = 1024  # from which on half of a Gram matrix has tiles enough for all multiprocessors
+DEVICE_FACTORED = 1 << 28  # entries that are factored at a time: cuSOLVER counts them in 32 bits
+
 
 def on_device(value: Any) -> bool:
     """Whether the memory of an array, or of the entries of a sparse matrix, is that of a CUDA device."""
@@ -79,6 +83,16 @@ def to_host(a: Array) -> np.ndarray:
     return _cupy().asnumpy(a) if on_device(a) else a
 
 
+def rows_of_block(columns: int, least: int = 1) -> int:
+    """Rows of so many numbers that are worked on at a time on a device: many, because it does nothing else meanwhile."""
+    return max(least, DEVICE_BLOCK // max(1, columns))
+
+
+def rows_to_factor(columns: int) -> int:
+    """Rows of so many numbers that are factored at a time on a device."""
+    return max(DEVICE_FACTORED // columns, 2 * columns)
+
+
 def sparse_matrix(values: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> Any:
     """A CSR matrix where its parts are, sharing their memory."""
     if not on_device(values):
@@ -93,6 +107,19 @@ def solve_triangular(R: Array, B: Array, *, transposed: bool = False) -> Array:
     import cupyx.scipy.linalg
 
     return cupyx.scipy.linalg.solve_triangular(R, B, trans=1 if transposed else 0)
+
+
+def gram_matrix(Y: Array) -> Array:
+    """Y'Y for real Y of a device: of many columns half of it, and the other half copied."""
+    n = Y.shape[1]
+    if n < SYRK_COLUMNS or not len(Y) or not (Y.flags.c_contiguous or Y.flags.f_contiguous):
+        return Y.T @ Y
+    from cupy import cublas
+
+    xp = _cupy()
+    # In the order of Y, of which it would make a copy else. What lies below the diagonal is not written.
+    upper = cublas.syrk("T", Y, out=xp.empty((n, n), Y.dtype, order="C" if Y.flags.c_contiguous else "F"))
+    return xp.triu(upper) + xp.triu(upper, 1).T
 
 
 def cosine_transform(name: str, X: Array) -> Array:

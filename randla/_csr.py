@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import kernels, namespace, sparse_matrix, to_host
-
-_DENSE = 1 << 24  # entries of rows that are made dense at a time: 128 MB
+from ._backend import kernels, namespace, rows_of_block, sparse_matrix, to_host
 
 
 def parts(A: Any) -> tuple[Any, Any, Any]:
@@ -40,7 +38,7 @@ def dense_rows(A: Any, rows: Any) -> Any:
 def dense_blocks(A: Any, multiple: int = 1) -> Iterator[tuple[int, Any]]:
     """All rows as dense blocks of at most 128 MB, with the number of the first one; multiples of some rows if these fit."""
     xp, m = namespace(A), A.shape[0]
-    fit = max(1, _DENSE // max(1, A.shape[1]))
+    fit = rows_of_block(A.shape[1])
     step = fit // multiple * multiple or fit
     for i in range(0, m, step):
         yield i, dense_rows(A, xp.arange(i, min(i + step, m)))

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import kernels, namespace, to_host
+from ._backend import gram_matrix, kernels, namespace, rows_of_block, to_host
 from ._row_map import RowMap
 from ._tall import TallMatrix
 from .families import BlockSRHT, Distribution
 from .sketch import SketchOperator
 
-_BLOCK = 1 << 24  # entries of rows that are mapped at a time: 128 MB
 _WINDOW = 4096  # rows: pieces of whole windows of a BlockSRHT
 
 
@@ -47,10 +46,11 @@ class DeviceMatrix(TallMatrix):
         return None
 
     def residual(self, X: np.ndarray, B: Any) -> tuple[Any, np.ndarray, np.ndarray]:
-        R, G, squares = self._residual_there(X, B)
+        R, G, squares = self.residual_there(X, B)
         return R, to_host(G), to_host(squares)
 
-    def _residual_there(self, X: np.ndarray, B: Any) -> tuple[Any, Any, Any]:
+    def residual_there(self, X: Any, B: Any) -> tuple[Any, Any, Any]:
+        """As `residual`, for X of either side, with results on the device."""
         R = self.xp.empty((len(X), self.shape[0]))
         G, squares = self.pass_over(self.xp.asarray(X), B, R)
         if self.weights is not None:
@@ -58,15 +58,15 @@ class DeviceMatrix(TallMatrix):
         return R, G, squares
 
     def rows_at_a_time(self, least: int = 256) -> int:
-        """Of blocks that are worked on: long ones, because the device does nothing else than one of them."""
-        return max(least, _BLOCK // max(1, self.shape[1]))
+        """Of blocks that are worked on."""
+        return rows_of_block(self.shape[1], least)
 
     def _each_row(self, values: Any) -> Any:
         """One value for each row of A as one for each row of this matrix."""
         return values
 
     def times(self, X: np.ndarray) -> Any:
-        return -self._residual_there(X, None)[0]
+        return -self.residual_there(X, None)[0]
 
     def adjoint_times(self, Y: Any) -> np.ndarray:
         return to_host(self.pass_over(self.xp.zeros((len(Y), self.shape[1])), Y)[0])
@@ -112,7 +112,7 @@ class DeviceDense(DeviceMatrix):
             return S @ self.A
         m, n = self.shape
         out = self.xp.zeros((S.shape[0], n))
-        rows = max(1, _BLOCK // max(1, n) // _WINDOW) * _WINDOW
+        rows = max(1, rows_of_block(n) // _WINDOW) * _WINDOW
         for i in range(0, m, rows):
             S.distribution._apply(S, self._stored_rows(i, min(i + rows, m)), i, out)
         return out
@@ -124,7 +124,7 @@ class DeviceDense(DeviceMatrix):
         step = self.rows_at_a_time()
         for i in range(0, m, step):
             image = self._rows(i, min(i + step, m)) @ N
-            gram += image.T @ image
+            gram += gram_matrix(image)
         return gram
 
     def single(self, scale: np.ndarray) -> DeviceMatrix | None:
@@ -143,7 +143,7 @@ class DeviceDense(DeviceMatrix):
         """Images of the rows, block by block: 2 m n r operations; read are A and, with r numbers for n, each image twice."""
         self.passes += 1
         mapped = mapping.on_device(self.A, single and self.dtype == np.float32 and self.weights is None)
-        step = max(256, _BLOCK // max(1, self.shape[1], mapping.rank))
+        step = rows_of_block(max(self.shape[1], mapping.rank), 256)
         for i in range(0, self.shape[0], step):
             rows = slice(i, min(i + step, self.shape[0]))
             yield rows, mapped.images(self._stored_rows(rows.start, rows.stop))
@@ -151,7 +151,7 @@ class DeviceDense(DeviceMatrix):
     def gram(self, mapping: RowMap) -> np.ndarray:
         G = self.xp.zeros((mapping.rank, mapping.rank))
         for _, image in self._images(mapping):
-            G += image.T @ image
+            G += gram_matrix(image)
         return to_host(G)
 
     def row_norms(self, mapping: RowMap, single: bool = False) -> Any:

@@ -1,11 +1,11 @@
 """The factor of a sketch on the device where the sketch is; the host gets what it decides by, never the n x n matrices.
 
-On an H200, by arithmetic and not measured, for n = 2048 columns and 32 n rows of sketch: Gram matrix 10 ms (2 d n^2
-operations at 55 TF), Cholesky 2 ms, inverse and check 3 ms, and 40 waits of some 25 us. On one core of a host the Gram
-matrix of the triangle alone, its Cholesky factor and the inverse took 17, 59 and 476 ms at n = 512, 1024 and 2048, products
-with the inverse besides, and the triangle had to be moved there. Above a condition number of 1e7 Householder's QR of the
-sketch takes the place of Cholesky's: 70 ms or so. Only a sketch of deficient rank goes to the host: one n x n transfer, for
-its singular values.
+On an H200, by arithmetic and not measured, for n = 2048 columns and 32 n rows of sketch: Gram matrix 5 ms (d n^2
+operations, half of a product, at 55 TF), Cholesky 2 ms, inverse and check 3 ms, and 40 waits of some 25 us. On one core of a
+host the Gram matrix of the triangle alone, its Cholesky factor and the inverse took 17, 59 and 476 ms at n = 512, 1024 and
+2048, products with the inverse besides, and the triangle had to be moved there. Above a condition number of 1e7 Householder's
+QR of the sketch takes the place of Cholesky's: 70 ms or so. Only a sketch of deficient rank goes to the host: one n x n
+transfer, for its singular values.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Array, like, namespace, solve_triangular, to_host
+from ._backend import Array, gram_matrix, like, namespace, solve_triangular, to_host
 from ._device import DeviceMatrix
 from ._factor import GRAM_COND_LIMIT, Damped, TriangularFactor
 from ._matrix import TallMatrix
-from ._numeric import norms
+from ._numeric import LARGEST_POWER, norms
 from ._row_map import RowMap
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -143,7 +143,7 @@ def factor_of_sketch(
         both[d:, :n] = xp.diag(like(SA, math.sqrt(ridge) * scale))
     R = xp.linalg.qr(both, mode="r")
     R, target = R[:n, :n], R[:n, n:]
-    extra = powers(to_host(xp.sqrt((R * R).sum(axis=0))))
+    extra = np.minimum(powers(to_host(xp.sqrt((R * R).sum(axis=0)))), LARGEST_POWER / np.maximum(scale, 1.0))
     R = R * like(R, extra)
     found = _regular(R, scale * extra)
     if found is not None and found.certainly_above(rcond):
@@ -155,7 +155,7 @@ def factor_of_sketch(
 def _by_gram(Y: Array, SB: Array, ridge: float, scale: np.ndarray, powers: Powers) -> DeviceFactor | None:
     """From the Gram matrix of the sketch Y with its columns scaled; `start` is the solution of the sketched problem."""
     xp = namespace(Y)
-    gram = Y.T @ Y
+    gram = gram_matrix(Y)
     if ridge:
         with np.errstate(over="ignore"):
             gram += xp.diag(like(Y, ridge * scale**2))
@@ -163,7 +163,7 @@ def _by_gram(Y: Array, SB: Array, ridge: float, scale: np.ndarray, powers: Power
     if not np.isfinite(diagonal).all() or not (diagonal > 0).all():
         return None
     # Columns of equal norm: what is left of the condition number is what matters.
-    extra = powers(np.sqrt(diagonal))
+    extra = np.minimum(powers(np.sqrt(diagonal)), LARGEST_POWER / np.maximum(scale, 1.0))
     on_device = like(Y, extra)
     gram *= on_device[:, None]
     gram *= on_device

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from . import krylov
-from ._backend import to_host
+from ._backend import namespace, to_host
 from ._device import DeviceMatrix
 from ._device_factor import DeviceFactor
 from ._factor import Factor
@@ -115,8 +115,7 @@ class DeviceInner:
         S = self.xp.asarray(C)
         Y, P, rho = self.xp.zeros_like(S), S.copy(), krylov.dots(S, S)
         watch = _Watch(C, progress)
-        # Half of what the fixed iteration takes, and then fewer at a time: they stop nearer to where they can.
-        steps = likely(reduction, distortion, 0.5)
+        steps = self._krylov_steps(reduction, distortion)
         limit = self._most(2 * steps, maxiter)
         while watch.live.any() and watch.iterations < limit:
             for _ in range(min(steps, limit - watch.iterations)):
@@ -132,6 +131,10 @@ class DeviceInner:
             watch.look(S, Y)
             steps = self.few
         return watch.best
+
+    def _krylov_steps(self, reduction: float, distortion: float) -> int:
+        """Half of what the fixed iteration takes, to stop nearer to where it can; more than there are unknowns is no use."""
+        return min(likely(reduction, distortion, 0.5), self.factor.rank)
 
     def _most(self, steps: int, maxiter: int) -> int:
         """What float32 may take where so many steps are likely: it is given up then, if it was of no use."""
@@ -149,6 +152,69 @@ class DeviceInner:
             G, squares = self.matrix.pass_over(X, B)
             C = (G - self.ridge * X) @ self.N.T
         return to_host(X) / scale, to_host(previous) / scale, to_host(G), to_host(squares)
+
+    def lsqr(
+        self,
+        X: np.ndarray,
+        B: Any,
+        C: np.ndarray,
+        sizes: np.ndarray,
+        progress: Progress,
+        maxiter: int,
+        distortion: float,
+        reduction: float,
+    ) -> np.ndarray:
+        """As `HostInner.lsqr`. What a finished right-hand side still takes part in changes nothing of its solution."""
+        xp, root = self.xp, math.sqrt(self.ridge)
+        solution, iterations, seen = np.zeros_like(C), 0, 0
+        live = np.flatnonzero((sizes > 0) & (krylov.dots(C, C) > 0))
+        U, _, _ = self.matrix.residual_there(X, B)
+        lower = -root * xp.asarray(X) if root else None
+        unit = xp.asarray(np.where(sizes > 0, sizes, 1))
+        V = xp.asarray(C) / unit[:, None]
+        alpha = _sizes(V)
+        V = V / _divisor(alpha)[:, None]
+        W, Y, phi_bar, rho_bar = V, xp.zeros_like(V), xp.asarray(sizes), alpha
+        factor = (alpha / unit)[:, None]  # U times it is alpha u
+        steps = self._krylov_steps(reduction, distortion)
+        while len(live) and iterations < maxiter:
+            for _ in range(min(steps, maxiter - iterations)):
+                image = V @ self.N
+                U *= factor
+                U, G, squares = self.matrix.residual_there(image, U)
+                if lower is not None:
+                    lower = factor * lower - root * image
+                    G, squares = G + root * lower, squares + krylov.dots(lower, lower)
+                beta = xp.sqrt(squares)
+                size = _divisor(beta)
+                V = -(G @ self.N.T) / size[:, None] - beta[:, None] * V
+                alpha = _sizes(V)
+                V = V / _divisor(alpha)[:, None]
+                factor = (-alpha / size)[:, None]
+                rho = _divisor(xp.hypot(rho_bar, beta))
+                c, s = rho_bar / rho, beta / rho
+                phi, theta = c * phi_bar, s * alpha
+                rho_bar, phi_bar = -c * alpha, s * phi_bar
+                Y = Y + (phi / rho)[:, None] * W
+                W = V - (theta / rho)[:, None] * W
+                iterations += 1
+            told = xp.concatenate([Y, xp.stack([abs(phi_bar * alpha * c), alpha, beta], axis=1)], axis=1)
+            found = to_host(told)[live]
+            solution[live] = found[:, :-3]
+            finished = progress(live, found[:, -3], found[:, :-3], iterations - seen)
+            seen, steps = iterations, self.few
+            live = live[~finished & (found[:, -2] > 0) & (found[:, -1] > 0)]
+        return solution
+
+
+def _sizes(V: Any) -> Any:
+    """Norms of the rows."""
+    return namespace(V).sqrt(krylov.dots(V, V))
+
+
+def _divisor(values: Any) -> Any:
+    """One in place of zero and NaN."""
+    return namespace(values).where(values > 0, values, 1)
 
 
 def likely(reduction: float, distortion: float, share: float = 1.0) -> int:

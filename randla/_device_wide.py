@@ -15,11 +15,9 @@ import numpy as np
 import scipy.linalg
 
 from . import _check
-from ._backend import Array, like, namespace, solve_triangular, to_host
+from ._backend import Array, like, namespace, rows_to_factor, solve_triangular, to_host
 from ._numeric import norms
 from .result import Evidence, LstsqResult, Status, per_column, rank_note
-
-_BLOCK = 1 << 28  # entries that are factored at a time
 
 
 class Equations(NamedTuple):
@@ -32,7 +30,7 @@ class Equations(NamedTuple):
 
     def column_blocks(self) -> Iterator[tuple[slice, Array]]:
         m, n = self.A.shape
-        rows = max(_BLOCK // m, 2 * m)
+        rows = rows_to_factor(m)
         for i in range(0, n, rows):
             part = slice(i, min(i + rows, n))
             block = self.A[:, part]

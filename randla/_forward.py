@@ -19,35 +19,23 @@ _PATIENCE = 5  # iterations without a tenth of progress
 
 def lsqr(problem: Problem, run: Iterates) -> Outcome:
     """LSQR on A N from the first iterates."""
-    factor, matrix, options = problem.factor, problem.matrix, run.options
-    m, root = matrix.shape[0], problem.ridge**0.5
-
-    def residual(B: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        X = factor.apply(Y) * factor.scale
-        R, G, squares = matrix.residual(X, np.ascontiguousarray(B[:, :m]))
-        if root:
-            lower = B[:, m:] - root * X
-            G += root * lower
-            R, squares = np.hstack([R, lower]), squares + row_norms(lower) ** 2
-        return R, factor.adjoint(G * factor.scale), squares
-
-    base = run.X.copy()
-    R, _, _ = matrix.residual(base * factor.scale, problem.B)
-    R = np.hstack([R, -root * base * factor.scale]) if root else R.copy()
+    factor, options, base = problem.factor, run.options, run.X.copy()
+    inner = inner_for(problem.matrix, factor, problem.ridge)
     best, since = np.full(len(base), np.inf), np.zeros(len(base), dtype=int)
     everything, shown = run.errors.copy(), base.copy()
 
-    def progress(live: np.ndarray, left: np.ndarray, Y: np.ndarray) -> np.ndarray:
-        run.iterations += 1
+    def progress(live: np.ndarray, left: np.ndarray, Y: np.ndarray, steps: int = 1) -> np.ndarray:
+        run.iterations += steps
         X = base[live] + factor.apply(Y)
         estimates = problem.stopping.upper_bounds(X, left[:, None])
         everything[live], shown[live] = estimates, X
         run.note(everything, lambda: shown)
-        since[live] = np.where(left < 0.9 * best[live], 0, since[live] + 1)
+        since[live] = np.where(left < 0.9 * best[live], 0, since[live] + steps)
         best[live] = np.minimum(best[live], left)
         return (estimates <= 0.25 * run.tol) | (since[live] >= _PATIENCE)
 
-    Y = krylov.lsqr(residual, R, factor.adjoint(run.G), run.augmented, progress, options.maxiter)
+    start = base * factor.scale, problem.B, factor.adjoint(run.G), run.augmented
+    Y = inner.lsqr(*start, progress, options.maxiter, factor.distortion, run.reduction())
     run.end_at(base + factor.apply(Y))
     return _forward_outcome(problem, run)
 

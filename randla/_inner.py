@@ -14,6 +14,7 @@ from . import krylov
 from ._device import DeviceMatrix
 from ._device_inner import DeviceInner
 from ._factor import Factor
+from ._numeric import norms
 from ._tall import TallMatrix
 from .krylov import Progress
 
@@ -68,6 +69,33 @@ class HostInner:
         damping, weight = krylov.damping_and_momentum(distortion)
         previous, X = X, X + damping * self.factor.apply(C) + weight * (X - previous)
         return X, previous, *self.matrix.evaluated(X * self.factor.scale, B)
+
+    def lsqr(
+        self,
+        X: np.ndarray,
+        B: np.ndarray,
+        C: np.ndarray,
+        sizes: np.ndarray,
+        progress: Progress,
+        maxiter: int,
+        distortion: float,
+        reduction: float,
+    ) -> np.ndarray:
+        """As `krylov.lsqr`, for what is left of B at X; C = N'A'r and `sizes` belong to that residual, of the ridge too."""
+        factor, m, root = self.factor, self.matrix.shape[0], self.ridge**0.5
+
+        def residual(R: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            V = factor.apply(Y) * factor.scale
+            upper, G, squares = self.matrix.residual(V, np.ascontiguousarray(R[:, :m]))
+            if root:
+                lower = R[:, m:] - root * V
+                G += root * lower
+                upper, squares = np.hstack([upper, lower]), squares + norms(lower) ** 2
+            return upper, factor.adjoint(G * factor.scale), squares
+
+        R, _, _ = self.matrix.residual(X, B)
+        R = np.hstack([R, -root * X]) if root else R.copy()
+        return krylov.lsqr(residual, R, C, sizes, progress, maxiter)
 
 
 Inner: TypeAlias = HostInner | DeviceInner

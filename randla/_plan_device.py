@@ -7,15 +7,15 @@ ms, with the Gram matrix of the normal equations, of which half is computed, at 
       128 float64        8     8      22       0.3
       256 float64       15    13      50       1.2
       512 float64       37    23     125       4.8
-     1024 float64      109    44     353      19.1
-     2048 float64      370    96    1125      76.3
+     1024 float64       90    42     353      19.1
+     2048 float64      293    90    1125      76.3
       128 float32        7     5      12       0.3
       256 float32       14     7      27       1.3
       512 float32       34    10      66       5.2
-     1024 float32      103    20     182      21.0
-     2048 float32      358    43     573      83.9
+     1024 float32       84    19     182      21.0
+     2048 float32      281    40     573      83.9
 
-Cholesky QR by products that know nothing of triangles and symmetry, as they are here, is ahead up to some 128 columns;
+Cholesky QR by products that know nothing of triangles, nor of symmetry below 1024 columns, is ahead up to some 128 columns;
 iterations are beyond. The normal equations, where they hold, below a condition number of 1e7, are ahead of both in float64
 up to 2048 columns and in float32 up to 512. "direct" is for A that is small or nearly square.
 """
@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-from ._backend import is_sparse
+import numpy as np
+
+from ._backend import SYRK_COLUMNS
 from ._tall import TallMatrix
 
 READ = 0.85 * 4.3e12  # bytes per second of a pass
@@ -40,32 +41,11 @@ VECTORS = 8  # that a pass takes at once
 NATS = {8: 29.0, 4: 11.0}  # as in `plan`
 
 
-def choose(a: Any, b: Any, *, allow_copy: bool, sketched: bool) -> str:
-    m, n = a.shape
-    if is_sparse(a):
-        return "spir"
-    if m == 0 or n == 0:
-        return "direct"
-    if sketched or not allow_copy:
-        return "spir"
-    wide = m < n
-    k = max(1, b.size // max(1, m))
-    if wide:
-        m, n = n, m
-    if m < 4 * n:
-        return "direct"
-    costs = seconds(m, n, k, a.dtype.itemsize, a.dtype.kind == "c")
-    if wide:
-        costs["direct"] *= 2  # Q is made, too
-        costs["spir"] *= 1.2  # residuals of a cycle take two passes
-        del costs["cholqr"]  # as on the host
-    return min(costs, key=lambda name: costs[name])
-
-
-def seconds(m: int, n: int, k: int, itemsize: int, is_complex: bool = False) -> dict[str, float]:
-    """Of the methods that are backward stable."""
-    real = itemsize // 2 if is_complex else itemsize
-    one_pass = m * n * itemsize / READ
+def seconds(m: int, n: int, k: int, dtype: np.dtype, *, wide: bool = False) -> dict[str, float]:
+    """Of the methods that are backward stable, for A of this type; `wide` for the transpose of this shape."""
+    is_complex, k = dtype.kind == "c", max(1, k)
+    real = dtype.itemsize // 2 if is_complex else dtype.itemsize
+    one_pass = m * n * dtype.itemsize / READ
     rate = QR * n / (n + QR_HALF) * 8 / real
     direct = DIRECT_CALL + (8 if is_complex else 2) * m * n * (n + 2 * k) / rate + 4 * one_pass + QR_COLUMN * n
     # Iterative methods solve a real problem of twice the size, and read A once for both halves.
@@ -73,8 +53,11 @@ def seconds(m: int, n: int, k: int, itemsize: int, is_complex: bool = False) -> 
     m, n, k = parts * m, parts * n, parts * k
     d = best_rows(m, n, one_pass, k, real)
     spir = _spir(n, d, one_pass, k, real)
-    cholqr = CALL + _factor(n, 6 * n + 64) + 4 * m * n * n / GEMM + 2 * PANEL * n
+    cholqr = CALL + _factor(n, 6 * n + 64) + (2 + _gram(n)) * m * n * n / GEMM + 2 * PANEL * n
     cholqr += (SKETCH_PASSES + 4 * _reads(k)) * one_pass + 6 * m * n * 8 / READ  # images are written, and read twice
+    if wide:
+        direct *= 2  # Q is made, too
+        spir *= 1.2  # residuals of a cycle take two passes
     return {"spir": spir, "cholqr": cholqr, "direct": direct}
 
 
@@ -82,9 +65,14 @@ def _reads(k: int) -> int:
     return -(-k // VECTORS)
 
 
+def _gram(n: int) -> int:
+    """Operations of a Gram matrix of n columns, over rows n^2: half of a product's where that is what `gram_matrix` takes."""
+    return 1 if n >= SYRK_COLUMNS else 2
+
+
 def _factor(n: int, d: float) -> float:
     """Sketch in hand: Gram matrix, Cholesky, inverse and checks."""
-    return 2 * d * n * n / GEMM + 5 * d * n * 8 / READ + 6 * n**3 / GEMM + 2 * PANEL * n
+    return _gram(n) * d * n * n / GEMM + 5 * d * n * 8 / READ + 6 * n**3 / GEMM + 2 * PANEL * n
 
 
 def _spir(n: int, d: float, one_pass: float, k: int, real: int) -> float:

@@ -14,7 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _check, _cpu, _csr
-from ._backend import cosine_transform, is_sparse, kernels, like, namespace, on_device, sparse_on_device
+from ._backend import cosine_transform, is_sparse, kernels, like, namespace, on_device, same_device, sparse_on_device, to_host
+from ._device_draws import Law, uniform_numbers
 from ._operator import SketchOperator
 from ._random import random_words, uniform
 
@@ -88,7 +89,7 @@ class _Sparse(_ByColumns):
     nnz: int
     _family: ClassVar[int]
 
-    def _check_nnz(self) -> None:
+    def __post_init__(self) -> None:
         _check.integer(self.nnz, "nnz", 1, 256)
 
     def _arguments(self, s: SketchOperator) -> tuple[int, int, int, int]:
@@ -149,9 +150,6 @@ class SparseStack(_Stack):
 
     nnz: int = 8
 
-    def __post_init__(self) -> None:
-        self._check_nnz()
-
 
 @dataclasses.dataclass(frozen=True)
 class SparseSign(_Sparse):
@@ -160,14 +158,12 @@ class SparseSign(_Sparse):
     nnz: int = 8
     _family: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
-        self._check_nnz()
-
 
 @dataclasses.dataclass(frozen=True)
 class CountSketch(_Stack):
     """One entry +-1 per column (Clarkson, Woodruff 2013). An embedding only for d of order n^2: not for least squares."""
 
+    # Not a field: there is nothing to choose.
     nnz: ClassVar[int] = 1  # type: ignore[misc]
 
 
@@ -336,7 +332,8 @@ class RowSample(_Listed):
     """d rows of A drawn with replacement, row j with probability p_j and weight 1/sqrt(d p_j).
 
     probabilities : array (m,), None for uniform ones
-        Not negative, not all zero; scaled to sum one. A copy is kept.
+        Not negative, not all zero; scaled to sum one. A copy is kept. From an array of a CUDA device rows are drawn there, as
+        `sample_rows` does, and the d of them come to the host once; A must be on the device then.
     """
 
     probabilities: Any = None
@@ -344,15 +341,19 @@ class RowSample(_Listed):
     def __post_init__(self) -> None:
         if self.probabilities is None:
             return
-        given = _check.real_array(self.probabilities, "probabilities")
+        given = _check.real_array(self.probabilities, "probabilities", device=True)
         if given.ndim != 1 or not given.size:
             raise ValueError(f"probabilities must be a vector with an entry for each row; got shape {given.shape}")
-        p = np.array(given, np.float64)
-        if not (p >= 0).all() or not np.isfinite(p).all() or not p.any():
+        p = namespace(given).array(given, np.float64)
+        least, most = map(float, to_host(namespace(p).stack([p.min(), p.max()])))
+        if not (least >= 0 and 0 < most < np.inf):
             raise ValueError(
-                f"probabilities must be finite, not negative and not all zero; got values from {p.min():g} to {p.max():g}"
+                f"probabilities must be finite, not negative and not all zero; got values from {least:g} to {most:g}"
             )
-        p /= p.max()
+        if on_device(p):
+            object.__setattr__(self, "probabilities", Law(p).probabilities)
+            return
+        p /= most
         p /= p.sum()
         p.flags.writeable = False
         object.__setattr__(self, "probabilities", p)
@@ -365,6 +366,9 @@ class RowSample(_Listed):
         d, m = s.shape
         if m == 0:
             return np.zeros((d, 0), np.int64), np.zeros((d, 0))
+        if on_device(self.probabilities):
+            columns, values = s._once_on_device(self.probabilities, "rows", lambda: self._drawn_there(s))
+            return columns[:, None], values[:, None]
         word = random_words(np.arange(d, dtype=np.uint64), 0, _ROW_SAMPLE, s.seed)[:, 0]
         u = uniform(word)
         if self.probabilities is None:
@@ -375,13 +379,35 @@ class RowSample(_Listed):
         columns = np.minimum(columns, np.flatnonzero(self.probabilities)[-1])
         return columns[:, None], 1 / np.sqrt(d * self.probabilities[columns])[:, None]
 
+    def _drawn_there(self, s: SketchOperator) -> tuple[np.ndarray, np.ndarray]:
+        p, d = self.probabilities, s.shape[0]
+        rows = Law(p).draw(uniform_numbers(p, d, _ROW_SAMPLE, s.seed))
+        # Row numbers of what fits into a device are exact in float64: one wait for both.
+        found = to_host(namespace(p).stack([rows.astype(np.float64), 1 / namespace(p).sqrt(d * p[rows])]))
+        return found[0].astype(np.int64), found[1]
+
+    def _apply(self, s: SketchOperator, A: _check.Matrix, j0: int, out: np.ndarray) -> None:
+        self._require_beside(A)
+        super()._apply(s, A, j0, out)
+
+    def _adjoint(self, s: SketchOperator, Y: np.ndarray, j0: int, out: np.ndarray) -> None:
+        self._require_beside(Y)
+        super()._adjoint(s, Y, j0, out)
+
+    def _require_beside(self, A: Any) -> None:
+        if on_device(self.probabilities):
+            same_device(probabilities=self.probabilities, A=A)
+
     def __eq__(self, other: object) -> bool:
-        return type(other) is RowSample and np.array_equal(self._key(), other._key())
+        if type(other) is not RowSample or on_device(self.probabilities) != on_device(other.probabilities):
+            return False
+        return bool(namespace(self._key()).array_equal(self._key(), other._key()))
 
     def __hash__(self) -> int:
-        return hash(("RowSample", self._key().tobytes()))
+        # Numbers of a device stay there.
+        return hash(("RowSample", len(self._key()) if on_device(self.probabilities) else self._key().tobytes()))
 
-    def _key(self) -> np.ndarray:
+    def _key(self) -> Any:
         return np.zeros(0) if self.probabilities is None else self.probabilities
 
     def __repr__(self) -> str:

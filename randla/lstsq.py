@@ -11,15 +11,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _check, plan
-from ._backend import is_sparse, like, namespace, on_device, same_device
+from ._backend import is_sparse, like, namespace, on_device, same_device, to_host
 from ._direct import solve_directly
 from ._matrix import Posed, RowBlocks, TallMatrix, argument, is_complex
 from ._minimum_norm import METHODS as WIDE_METHODS
 from ._minimum_norm import solve_minimum_norm
+from ._numeric import powers_of_two
 from ._problem import Options, Problem
 from ._refine import refine
 from .precondition import distribution, is_dense, rank_cut, sketched_factor
-from .result import Evidence, LstsqResult, LstsqWarning, Status, as_solution, per_column, rank_note
+from .result import Evidence, LstsqResult, LstsqWarning, Status, as_solution, overflowed, per_column, rank_note
 from .sketch import Distribution, Gaussian
 
 METHODS = ("auto", "direct", "spir", "fossils", "cholqr", "lsqr", "momentum", "sketch", "linf")
@@ -53,7 +54,7 @@ def lstsq(
         float32, float64, complex64 or complex128 (integers are converted to float64). Any strides, memory-mapped or not, read
         only, never copied or changed by the iterative methods. A list of 2-D arrays, or any other iterable of blocks of
         rows that can be read again, is taken as RowBlocks. m < n asks for the solution of minimum norm. A (dense, or CuPy's
-        CSR) and b of a CUDA device are solved there by the methods but "lsqr"; x is a CuPy array.
+        CSR) and b of a CUDA device are solved there; x is a CuPy array.
     b : array (m,) or (m, k)
     ridge : float
         Weight of ||x||^2.
@@ -107,7 +108,7 @@ def lstsq(
     Warns
     -----
     LstsqWarning
-        Rank deficiency, stagnation, iteration limit.
+        Rank deficiency, stagnation, iteration limit, entries of x beyond the largest number of its dtype.
 
     Raises
     ------
@@ -139,8 +140,6 @@ def lstsq(
         sketch_size = _check.integer(sketch_size, "sketch_size", 1 if ridge else max(min(m, n), 1))
     seed = None if rng is None else _check.seed(rng)
 
-    if on_device(a) and method == "lsqr":
-        raise ValueError(f"method must not be 'lsqr' where A is on a device; got {method!r}")
     chosen = plan.choose(a, rhs, method, allow_copy=allow_copy, sketched=sketch is not None or sketch_size is not None)
     if chosen == "direct":
         if not isinstance(a, np.ndarray) and (is_sparse(a) or not on_device(a)):
@@ -167,14 +166,15 @@ def lstsq(
             posed.callback(callback),
             verbose,
         )
-        if m < n:
-            result = solve_minimum_norm(posed.matrix, posed.right_hand_sides, posed.dtype, options)
-        else:
-            result = _solve(posed.matrix, posed.right_hand_sides, posed.dtype, posed.guess(guess), options)
-        result = posed.finish(result)
+        with np.errstate(all="ignore"):
+            if m < n:
+                result = solve_minimum_norm(posed.matrix, posed.right_hand_sides, posed.dtype, options)
+            else:
+                result = _solve(posed.matrix, posed.right_hand_sides, posed.dtype, posed.guess(guess), options)
+            result = posed.finish(result)
     if verbose:
         print(result)
-    if result.status in (Status.RANK_DEFICIENT, Status.STAGNATED, Status.ITERATION_LIMIT):
+    if result.status in (Status.RANK_DEFICIENT, Status.STAGNATED, Status.OVERFLOWED, Status.ITERATION_LIMIT):
         warnings.warn(result.message, LstsqWarning, stacklevel=2)
     return result
 
@@ -212,6 +212,8 @@ def _solve(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, guess: np.ndarray
     start_time = time.perf_counter()
     n = matrix.shape[1]
     B = namespace(b).array(b.reshape(len(b), -1).T, dtype=np.float64, order="C")
+    unit = powers_of_two(to_host(abs(B).max(axis=1)) if B.size else np.zeros(len(B)))
+    B *= like(B, unit[:, None])
     eps = float(np.finfo(dtype).eps)
     method, seed = options.method, options.seed
     d, asked = plan.sketch_size(matrix, method, len(B), eps), options.sketch_size
@@ -222,15 +224,17 @@ def _solve(matrix: TallMatrix, b: np.ndarray, dtype: np.dtype, guess: np.ndarray
     factor = sketched_factor(matrix, B, family, d, seed, ridge=options.ridge, rcond=cut, asked=asked, small=small)
     if method == "cholqr":
         factor.improve(matrix, options.ridge)
-    problem = Problem(matrix, b, B, options.ridge, factor, dtype, start_time)
+    problem = Problem(matrix, b, B, options.ridge, factor, dtype, start_time, unit)
     outcome = refine(problem, guess, options)
     status, notes = outcome.status, ""
     if factor.rank < n:
         if status in (Status.CONVERGED, Status.SKETCHED_ACCURACY, Status.SKETCH_AND_SOLVE):
             status = Status.RANK_DEFICIENT
         notes = rank_note(factor.rank // matrix.copies, n // matrix.copies, cut)
+    x = as_solution(outcome.X, b, dtype)
+    status = overflowed(x, status, outcome.backward_errors, outcome.error_bounds)
     return LstsqResult(
-        like(b, as_solution(outcome.X, b, dtype)),
+        like(b, x),
         per_column(outcome.residual_norms, b),
         evidence=lambda: Evidence(
             per_column(outcome.backward_errors, b),

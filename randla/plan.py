@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _plan_device
-from ._backend import on_device
+from ._backend import is_sparse, on_device
 from ._device import DeviceMatrix
 from ._matrix import TallMatrix
 from ._tall import Sparse
@@ -27,15 +27,14 @@ SKETCH_PASSES, SKETCH_BYTE = 2.5, 1e-9  # reads of A that a sketch takes, and se
 NATS = {"float64": 29.0, "float32": 11.0}  # from the sketched solution to the unit roundoff
 
 
-def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bool) -> str:
+def choose(a: Any, b: Any, method: str, *, allow_copy: bool, sketched: bool) -> str:
     """The method that runs for `method`."""
     if method != "auto":
         return method
-    if on_device(a):
-        return _plan_device.choose(a, b, allow_copy=allow_copy, sketched=sketched)
-    m, n = a.shape
-    if not isinstance(a, np.ndarray):
+    there = on_device(a)
+    if not isinstance(a, np.ndarray) and (is_sparse(a) or not there):
         return "spir"
+    m, n = a.shape
     if m == 0 or n == 0:
         return "direct"
     if sketched or not allow_copy:
@@ -43,19 +42,23 @@ def choose(a: Any, b: np.ndarray, method: str, *, allow_copy: bool, sketched: bo
     wide = m < n
     if wide:
         m, n = n, m
-    if m < 4 * n or m * n * n < 4e6:
+    if m < 4 * n or (not there and m * n * n < 4e6):
         return "direct"
     k = b.size // len(b)
-    if a.dtype.kind == "c":
-        # LAPACK does four times the operations; the iterative methods solve a real problem of twice the size.
-        costs = {"direct": 4 * direct_seconds(m, n, k, a.itemsize // 2), **iterative_seconds(m, n, k, a.itemsize // 2, 2)}
-    elif b.dtype.kind == "c":
-        costs = {"direct": 4 * direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, 2 * k, a.itemsize)}
-    else:
-        costs = {"direct": direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, k, a.itemsize)}
+    costs = _plan_device.seconds(m, n, k, a.dtype, wide=wide) if there else _seconds(m, n, k, a.dtype, b.dtype)
     if wide:
         del costs["cholqr"]  # its constants are those of tall problems
     return min(costs, key=lambda name: costs[name])
+
+
+def _seconds(m: int, n: int, k: int, a: np.dtype, b: np.dtype) -> dict[str, float]:
+    """Of the methods that are backward stable, for A and b of these types."""
+    if a.kind == "c":
+        # LAPACK does four times the operations; the iterative methods solve a real problem of twice the size.
+        return {"direct": 4 * direct_seconds(m, n, k, a.itemsize // 2), **iterative_seconds(m, n, k, a.itemsize // 2, 2)}
+    if b.kind == "c":
+        return {"direct": 4 * direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, 2 * k, a.itemsize)}
+    return {"direct": direct_seconds(m, n, k, a.itemsize), **iterative_seconds(m, n, k, a.itemsize)}
 
 
 def direct_seconds(m: int, n: int, k: int, itemsize: int) -> float:

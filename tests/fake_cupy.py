@@ -255,6 +255,20 @@ def _solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False, overwrite
     return ndarray(x)
 
 
+def _syrk(trans, a, out=None, alpha=1.0, beta=0.0, lower=False):
+    """As CuPy's, for what is read without a copy: out has the order of a, and only one triangle of it is written."""
+    assert trans == "T"
+    assert not lower
+    assert (alpha, beta) == (1.0, 0.0)
+    assert a._a.dtype == out._a.dtype
+    assert out._a.shape == (a._a.shape[1],) * 2
+    assert a._a.size
+    assert (a._a.flags.c_contiguous and out._a.flags.c_contiguous) or (a._a.flags.f_contiguous and out._a.flags.f_contiguous)
+    upper = np.triu_indices(len(out._a))
+    out._a[upper] = (a._a.T @ a._a)[upper]
+    return out
+
+
 def module():
     """The stand-in for CuPy, and the modules by name that `import` should find."""
     cupy = _Module("cupy", np)
@@ -277,8 +291,10 @@ def module():
     found["cupyx.scipy"].linalg.solve_triangular = _solve_triangular
     found["cupyx.scipy.sparse"] = found["cupyx.scipy"].sparse = fake_cupy_sparse.module(ndarray, TRANSFERS)
     found["cupyx"].scipy = found["cupyx.scipy"]
+    found["cupy.cublas"] = types.ModuleType("cupy.cublas")
+    found["cupy.cublas"].syrk = _syrk
     found["cupyx"].errstate = _errstate
-    for package in ("cupyx", "cupyx.scipy"):
+    for package in ("cupy", "cupyx", "cupyx.scipy"):
         found[package].__path__ = []
     return cupy, found
 

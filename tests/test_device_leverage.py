@@ -333,7 +333,7 @@ def test_nothing_as_long_as_the_rows_crosses(cupy, options, number):
 def test_waits_do_not_grow_with_the_blocks_of_rows(cupy, monkeypatch):
     given, counts = cupy.asarray(generic(3000, 12)), []
     for block in (1 << 24, 12 * 256):
-        monkeypatch.setattr("randla._device._BLOCK", block)
+        monkeypatch.setattr("randla._backend.DEVICE_BLOCK", block)
         for method in ("exact", "sketch"):
             fake_cupy.TRANSFERS.clear()
             scores = leverage_scores(given, rng=1, method=method).get()
@@ -346,7 +346,7 @@ def test_blocks_of_rows_make_no_difference(cupy, monkeypatch):
     """By QR, and of images that are orthonormal to a few digits only."""
     rng = np.random.default_rng(1)
     steep = (haar(1000, 12, rng) * 10.0 ** -np.arange(12)) @ haar(12, 12, rng).T
-    monkeypatch.setattr("randla._device._BLOCK", 12 * 50)
+    monkeypatch.setattr("randla._backend.DEVICE_BLOCK", 12 * 50)
     for A in (generic(140, 12), steep):
         result = fetched(cupy, A)
         np.testing.assert_allclose(result.scores, oracle(A), rtol=result.relative_error)

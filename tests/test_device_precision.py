@@ -6,7 +6,7 @@ import pytest
 from problems import least_squares
 
 import randla
-from randla import _device, _device_factor, _device_inner, _plan_device
+from randla import _device, _device_factor, _device_inner, _plan_device, plan
 
 
 def solved(cupy, A, b, **options):
@@ -213,7 +213,7 @@ def test_direct(cupy, dtype, cond, monkeypatch):
     if np.dtype(dtype).kind == "c":
         A, b = A + 1j * A[:, ::-1], b + 1j * b[::-1]
     for block in (1 << 28, 4000):
-        monkeypatch.setattr("randla._direct._BLOCK", block)
+        monkeypatch.setattr("randla._backend.DEVICE_FACTORED", block)
         for given in (A, np.asfortranarray(A), np.repeat(A, 2, axis=1)[:, ::2]):
             found, expected = solved(cupy, given, b, method="direct"), randla.lstsq(A, b, method="direct")
             assert found.x.dtype == dtype
@@ -285,19 +285,19 @@ def test_which_method_is_chosen(cupy):
 
     def chosen(m, n, dtype=np.float64, **options):
         given = {"allow_copy": True, "sketched": False} | options
-        return _plan_device.choose(cupy.empty((m, n), dtype), cupy.empty(m, dtype), **given)
+        return plan.choose(cupy.empty((m, n), dtype), cupy.empty(m, dtype), "auto", **given)
 
     assert chosen(20_000, 40) == "direct"
-    assert _plan_device.choose(shaped(10**6, 128), shaped(10**6), allow_copy=True, sketched=False) == "cholqr"
+    assert plan.choose(shaped(10**6, 128), shaped(10**6), "auto", allow_copy=True, sketched=False) == "cholqr"
     assert chosen(700, 600) == chosen(700, 600, np.complex64) == "direct"
     assert chosen(700, 600, allow_copy=False) == chosen(700, 600, sketched=True) == "spir"
     assert chosen(5, 0) == "direct"
     # One read of A is the least that a solution takes.
     for n in (100, 512, 2048):
-        for itemsize in (4, 8):
-            costs = _plan_device.seconds(10**6, n, 1, itemsize)
-            assert min(costs.values()) > 1e6 * n * itemsize / 4.3e12
-            assert (min(costs, key=costs.get) == "spir") == (n >= 512 or itemsize == 4)
+        for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+            costs = _plan_device.seconds(10**6, n, 1, dtype)
+            assert min(costs.values()) > 1e6 * n * dtype.itemsize / 4.3e12
+            assert (min(costs, key=costs.get) == "spir") == (n >= 512 or dtype.itemsize == 4)
 
 
 def test_auto_takes_all_shapes(cupy):

@@ -11,8 +11,8 @@ from stats import chi_square_gate
 from test_sampling import importance, inclusion_probabilities, leverage, matrix, options, row_uniforms
 
 import randla
+from randla._device_draws import Law, running_sums, uniform_numbers
 from randla.sampling import coordinated_sketch, fkv, sample_dpp, sample_rows, sketched_matmul
-from randla.sampling._device import Law, running_sums, uniform_numbers
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
@@ -313,7 +313,6 @@ def test_what_stays_on_the_host(cupy):
         lambda: randla.sampling.LengthSquaredTree(A),
         lambda: coordinated_sketch(A, 3),
         lambda: sketched_matmul(A, A.T, 3),
-        lambda: randla.RowSample(A[:, 0]),
         lambda: randla.sketch_preconditioner(A),
     ):
         with pytest.raises(TypeError, match=r"must be a numpy array; got cupy\.ndarray"):

@@ -70,7 +70,7 @@ def test_nothing_but_zeros(cupy, distribution, shape):
 def test_blocks_of_rows(cupy, monkeypatch):
     A = there(sparse(100, 30, 0.2))
     for entries, multiple, lengths in [(3000, 16, [96, 4]), (300, 16, [10] * 10), (1, 1, [1] * 100)]:
-        monkeypatch.setattr(_csr, "_DENSE", entries)
+        monkeypatch.setattr("randla._backend.DEVICE_BLOCK", entries)
         blocks = list(_csr.dense_blocks(A, multiple))
         assert [len(block) for _, block in blocks] == lengths
         assert np.array_equal(np.concatenate([block.get() for _, block in blocks]), A.toarray().get())

@@ -55,7 +55,7 @@ def test_near_the_best_approximation(cupy, name, dtype):
 )
 def test_every_kind_of_matrix_tall_and_wide(cupy, monkeypatch, dtype, options):
     """Strides that no product takes as they are are copied in pieces; many of them here."""
-    monkeypatch.setattr(_products, "_DEVICE_COPIED", 1 << 13)
+    monkeypatch.setattr("randla._backend.DEVICE_BLOCK", 1 << 13)
     k, s = 6, 2.0 ** -np.arange(90.0)
     A = matrix(220, 90, s, dtype)
     big = cupy.zeros((440, 270), A.dtype)
@@ -192,7 +192,7 @@ def test_copies_of_a_singular_value_beyond_the_block(cupy):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_principal_components(cupy, monkeypatch, dtype):
     """Centred in blocks of rows, of which there are several here."""
-    monkeypatch.setattr(_device, "_BLOCK", 1 << 16)
+    monkeypatch.setattr("randla._backend.DEVICE_BLOCK", 1 << 16)
     monkeypatch.setattr(_device, "_WINDOW", 4096)
     rng = np.random.default_rng(0)
     A = (rng.standard_normal((9000, 40)) / np.arange(1, 41) + rng.standard_normal(40)).astype(dtype)

@@ -35,6 +35,7 @@ class Generator:
 
 NAMES = ["sparse", "srht", "dense", "fwht", "butterfly", "kronecker", "passes", "leverage"]
 NAMES += [f"lstsq {n} {dtype}" for n in (512, 1024, 2048) for dtype in ("float64", "float32")]
+NAMES += ["glm", "svd"]
 PROPERTIES = {
     "name": b"stand-in",
     "major": 9,
@@ -70,8 +71,8 @@ def words(gpu, path, *more):
 
 
 def test_groups_that_are_listed_are_those_there_are(gpu):
-    groups = importlib.import_module("gpu_sketch").GROUPS | importlib.import_module("gpu_solve").GROUPS
-    assert list(gpu.MEASURED) == list(groups) == NAMES
+    groups = [name for module in ("gpu_sketch", "gpu_solve", "gpu_learn") for name in importlib.import_module(module).GROUPS]
+    assert list(gpu.MEASURED) == groups == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from .._backend import kernels, namespace, on_device, sparse_matrix, sparse_on_device
+from .._backend import kernels, namespace, on_device, rows_of_block, sparse_matrix, sparse_on_device
 from .._csr import transposed
 from ..sketch import SketchOperator
 from ._operand import Operand, SketchSum, SparseOperand, operand
 from ._products import norm_of, product
 
-_BLOCK = 1 << 24  # entries of rows that are centred at a time: 128 MB
 _WINDOW = 8192  # rows that every BlockSRHT keeps together
 _LONG = 2048  # entries of a row that one team of threads adds up while others wait
 
@@ -42,7 +41,7 @@ class DeviceOperand(Operand):
         return product(self.A.T, self._block(Y), conjugate=True)
 
     def _rows(self) -> Iterator[tuple[int, Any]]:
-        step = max(_WINDOW, _BLOCK // max(1, self.shape[1]) // _WINDOW * _WINDOW)
+        step = max(_WINDOW, rows_of_block(self.shape[1]) // _WINDOW * _WINDOW)
         for i in range(0, self.shape[0], step):
             yield i, self.A[i : i + step]
 

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import _csr
-from .._backend import Array, is_sparse, kernels, namespace, on_device, to_host
+from .._backend import Array, is_sparse, kernels, namespace, on_device, rows_of_block, to_host
 from .._matrix import wrap
-
-_BLOCK = 1 << 24  # entries of rows that are copied at a time: 128 MB
 
 
 class DeviceDesign:
@@ -99,7 +97,7 @@ class DeviceDesign:
     def gram(self, d: Array) -> np.ndarray:
         """A' diag(d) A, (dim, dim) on the host; by matrix products of blocks of rows, which for sparse rows are filled up."""
         G = self.xp.zeros((self.dim, self.dim))
-        step = max(256, _BLOCK // self.dim)
+        step = rows_of_block(self.dim, 256)
         for i in range(0, self.count, step):
             block = self._dense_rows(i, min(i + step, self.count)).astype(np.float64, copy=False)
             G += block.T @ (block * d[i : i + step, None])

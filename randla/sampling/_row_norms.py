@@ -6,12 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _check
-from .._backend import Array, namespace
+from .._backend import Array, namespace, rows_of_block
 from .._complex import Complex
 from .._matrix import TallMatrix, wrap
 
 _PIECE = 1 << 18  # entries squared at a time: 2 MB
-_DEVICE_PIECE = 1 << 24
 _SAFE = (1e-280, 1e300)  # sums of squares that neither overflowed nor lost digits to underflow
 _USUAL = (2.0**-500, 2.0**1000)  # largest sums of squares beside which nothing matters that underflowed
 
@@ -101,7 +100,7 @@ def _relative_squares_of_any_size(A: Array, weights: Array | None) -> Array:
     xp, matrix = namespace(A), wrap(A)
     rows: TallMatrix = matrix.V if isinstance(matrix, Complex) else matrix
     parts = []
-    for block in rows.row_blocks(max(1, _DEVICE_PIECE // rows.shape[1])):
+    for block in rows.row_blocks(rows_of_block(rows.shape[1])):
         exponent = xp.frexp(abs(block).max(axis=1))[1]
         scaled = xp.ldexp(block, -exponent[:, None])
         parts.append((xp.sqrt((scaled * scaled).sum(axis=1)), exponent))

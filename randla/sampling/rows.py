@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from .. import _check
 from .._backend import Array, is_sparse, kind, namespace, on_device, same_device, sparse_matrix
 from .._csr import row_numbers
+from .._device_draws import Law, running_sums, uniform_numbers
 from .._matrix import argument
 from .._numeric import powers_of_two
 from .._random import random_words
@@ -25,7 +26,6 @@ from ._determinantal import (
     require_orthonormal,
     uniform,
 )
-from ._device import Law, running_sums, uniform_numbers
 from ._row_norms import canonical, relative_squares, row_norms
 
 _BY_IMPORTANCE = ("uniform", "leverage", "ridge", "squared-norm", "poisson", "priority")

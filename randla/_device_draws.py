@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .._backend import Array, kernels, namespace
+from ._backend import Array, kernels, namespace
 
 
 def uniform_numbers(a: Array, count: int, stream: int, seed: int) -> Array:
