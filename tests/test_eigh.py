@@ -250,6 +250,18 @@ def test_hermitian_matrices_are_never_refused(dtype):
             eigh(A, 3, rng=seed)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_one_triangle_does_not_pass_for_the_whole_matrix(order):
+    # One real vector cannot tell that A is not Hermitian: the residuals, from a product with all of A, do.
+    A = hermitian(VALUES["poly"], rng=15)
+    wrong = np.array(np.tril(A) + 0.5 * np.triu(A, 1), order=order)
+    with pytest.warns(LowRankWarning, match="Largest residual"):
+        result = eigh(wrong, K, block_size=1, rng=0)
+    assert not result.success
+    true = np.linalg.norm(wrong @ result.eigenvectors - result.eigenvectors * result.eigenvalues, axis=0)
+    np.testing.assert_allclose(result.residuals, true, rtol=1e-10)
+
+
 def test_operators_that_are_not_hermitian_are_told():
     A = hermitian(VALUES["poly"], rng=14)
     A[0, 1] += 0.5

@@ -202,6 +202,14 @@ def test_products_of_an_operator():
     assert found.passes == 1
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(np.float64, 1e-300), (np.float64, 1e-307), (np.float32, 1e-42)])
+def test_error_of_the_smallest_numbers(dtype, size):
+    """Its square is out of range."""
+    A = np.random.default_rng(0).standard_normal((50, 40)) / np.arange(1, 41) ** 2
+    found = interpolative((A * size).astype(dtype), 3, rng=0)
+    assert found.error / size == pytest.approx(interpolative(A, 3, rng=0).error, rel=0.02)
+
+
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
 def test_scale(scale):
     A = matrix("exponential")

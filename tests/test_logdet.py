@@ -140,6 +140,15 @@ def test_units(exponent):
         assert scaled - N * exponent * np.log(2) == pytest.approx(plain, rel=1e-9)
 
 
+def test_ridge_beyond_all_eigenvalues():
+    A = hermitian(np.linspace(1, 2, N))
+    for ridge in (1e30, 1e300):
+        result = logdet(aslinearoperator(A), ridge=ridge, probes=5, rng=0)
+        assert result.success
+        assert result.value == pytest.approx(N * np.log(ridge), rel=1e-12)
+    assert logdet(aslinearoperator(np.zeros((N, N))), ridge=1e300, probes=5, rng=0).value == pytest.approx(N * np.log(1e300))
+
+
 def test_single_precision_and_small_ones():
     A = hermitian(SPECTRA["flat"]).astype(np.float32)
     exact = np.log(SPECTRA["flat"]).sum()

@@ -52,6 +52,20 @@ NAMES = ["C", "F", "strided", "reversed", "read-only", "memmap", "csr", "csc", "
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
+def test_hermitian_products(name, dtype, tmp_path):
+    A = matrix(60, 60, dtype)
+    value, A = kinds(A + A.conj().T, tmp_path)[name]
+    op = operand(value)
+    for k in (0, 1, 3, 4, 5, 20):
+        for X in (matrix(60, k, dtype), np.asfortranarray(matrix(60, k, dtype)), matrix(60, k, np.complex128)):
+            exact = A.astype(np.complex128) @ X.astype(np.result_type(X, np.complex64))
+            found = op.hermitian_times(X)
+            np.testing.assert_allclose(found, exact, atol=60 * np.finfo(dtype).eps * np.abs(exact).max(initial=0.0))
+    assert op.passes == 18
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(71, 40), (40, 71), (9, 1)])
 def test_products(name, dtype, shape, tmp_path):
     value, A = kinds(matrix(*shape, dtype), tmp_path)[name]

@@ -79,6 +79,22 @@ def test_as_good_as_geqp3(name, dtype, order):
         assert np.abs(np.diag(reference[1]))[found.rank] <= 40 * np.finfo(dtype).eps * best[0]
 
 
+@pytest.mark.parametrize("name", [*SPECTRA, "coherent"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_triangle_alone(name, dtype, order):
+    A = np.array(matrix(name, dtype), order=order)
+    whole, found = qr(A, rng=1), qr(A, mode="r", rng=1)
+    assert found.Q is None
+    assert "Q" not in repr(found).removeprefix("PivotedQRResult")
+    np.testing.assert_array_equal(found.R, whole.R)
+    np.testing.assert_array_equal(found.P, whole.P)
+    assert (found.rank, found.method) == (whole.rank, whole.method)
+    short = qr(A[:60], mode="r", rng=1)
+    assert short.method == "lapack"
+    np.testing.assert_array_equal(short.R, qr(A[:60], rng=1).R)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rank(dtype):
     found = qr(matrix("deficient", dtype), rng=0)
@@ -184,6 +200,20 @@ class _Distorted:
         return self.factors @ np.vstack([np.linalg.qr(A, mode="r"), np.zeros((A.shape[1], A.shape[1]))])
 
 
+def test_triangle_alone_of_a_poor_sketch(monkeypatch):
+    A = matrix("slow")
+    monkeypatch.setattr(module, "_COND", 1.0)
+    found = qr(A, mode="r", rng=1)
+    assert found.notes == "The sketch lost a direction of A."
+    monkeypatch.undo()
+    ratios = iter([100.0])
+    monkeypatch.setattr(module, "_pivot_ratio", lambda C: next(ratios, 1.0))
+    found = qr(A, mode="r", rng=1)
+    assert (found.corrections, found.passes, found.Q) == (2, 3, None)
+    exact = np.linalg.qr(A[:, found.P], mode="r")
+    np.testing.assert_allclose(np.abs(found.R), np.abs(exact), atol=1e-13)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="A must have 2 dimensions; got 1"):
         qr(np.ones(5))
@@ -191,6 +221,8 @@ def test_refusals():
         qr(sp.csr_array((5, 5)))
     with pytest.raises(ValueError, match="rcond must be finite and at least 0"):
         qr(np.eye(3), rcond=-1.0)
+    with pytest.raises(ValueError, match="mode must be 'economic' or 'r'; got 'full'"):
+        qr(np.eye(3), mode="full")
     for shape in ((6, 5), (M, N)):
         for bad in (np.nan, np.inf):
             A = np.ones(shape)

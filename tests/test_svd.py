@@ -235,6 +235,16 @@ def test_badly_scaled(dtype, exponent):
             assert result.norm / float(scale) == pytest.approx(twin.norm, rel=2e-2)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(np.float64, 1e-320), (np.float32, 1e-42)])
+def test_subnormal_entries(dtype, size):
+    """By LAPACK, as a matrix of this size is; three digits are all that the entries have."""
+    A = np.random.default_rng(0).standard_normal((50, 40)) / np.arange(1, 41) ** 2
+    found = svd((A * size).astype(dtype), 3, rng=0)
+    assert found.status is LowRankStatus.LAPACK
+    assert found.s.astype(float) / size == pytest.approx(np.linalg.svd(A, compute_uv=False)[:3], rel=5e-3)
+    assert found.error / size == pytest.approx(np.linalg.norm(np.linalg.svd(A, compute_uv=False)[3:]), rel=5e-3)
+
+
 def test_columns_of_all_sizes():
     A = np.random.default_rng(0).standard_normal((300, 200)) * np.logspace(200, -200, 200)
     result = svd(A, 5, rng=0)

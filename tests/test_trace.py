@@ -223,6 +223,17 @@ def test_nystrom_of_an_indefinite_matrix_says_so():
     assert found.value == pytest.approx(plain.value, rel=1e-12)
 
 
+@KINDS
+def test_nystrom_of_a_matrix_that_is_not_hermitian_says_so(complex_):
+    """Its Hermitian part is positive definite, all that a Cholesky factorization looks at."""
+    part = np.random.default_rng(0).standard_normal((N, N))
+    A = 3 * np.eye(N) + (0.05j * (part + part.T) if complex_ else 0.05 * (part - part.T))
+    with pytest.warns(LowRankWarning, match="Hutchinson"):
+        found = trace(aslinearoperator(A), method="nystrom", matvecs=40, rng=0)
+    assert found.status is LowRankStatus.NOT_POSITIVE
+    assert found.value == pytest.approx(trace(aslinearoperator(A), method="hutchinson", matvecs=40, rng=0).value, rel=1e-12)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("exponent", [-700, 700])
 def test_powers_of_two_change_nothing_but_the_size(method, exponent):

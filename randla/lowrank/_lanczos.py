@@ -40,7 +40,8 @@ class BlockLanczos:
     def extend(self) -> None:
         """Take the waiting block into V, in one pass."""
         Q = self.block
-        W = self.op.times(Q)
+        # The first product reads all of A, which shows whether it is Hermitian.
+        W = self.op.hermitian_times(Q) if self.dim else self.op.times(Q)
         old, self.dim = self.dim, self.dim + Q.shape[1]
         self._V[:, old : self.dim] = Q
         column = product(self.V.T, W, conjugate=True)

@@ -63,6 +63,8 @@ class PositivePart:
             return cls(Y, Y, np.eye(X.shape[1]), np.full(X.shape[1], math.inf), 0.0)
         gram = X.conj().T @ X
         H = X.conj().T @ Y
+        if np.abs(H - H.conj().T).max() > math.sqrt(eps) * np.abs(H).max():
+            return None
         H = (H + H.conj().T) / 2
         # Rounding makes H indefinite where A has less rank than X; a multiple of the identity added to A is taken off again.
         shift = eps * float(scipy.linalg.norm(Y)) / math.sqrt(len(Y))

@@ -13,7 +13,7 @@ from .. import _check
 from .._backend import namespace
 from ..blocks import RowBlocks, as_row_blocks
 from ..sketch import SketchOperator
-from ._products import add_adjoint_product, adjoint_copy, csr_times, norm_of, product
+from ._products import add_adjoint_product, adjoint_copy, csr_times, hermitian_product, norm_of, product
 
 # Rows of a dense matrix that are multiplied while the cache holds them: 4 MB.
 _CHUNK = 1 << 22
@@ -45,6 +45,10 @@ class Operand:
     def adjoint_times(self, Y: np.ndarray) -> np.ndarray:
         """A^H Y, (n, k). One pass."""
         raise NotImplementedError
+
+    def hermitian_times(self, X: np.ndarray) -> np.ndarray:
+        """A X for an A that is known to be Hermitian; one of its triangles may be all that is read. One pass."""
+        return self.times(X)
 
     def gram_times(self, X: np.ndarray) -> np.ndarray:
         """A^H (A X), (n, k). One pass for row-major matrices and row blocks, else two."""
@@ -113,6 +117,10 @@ class DenseOperand(Operand):
     def times(self, X: np.ndarray) -> np.ndarray:
         self.passes += 1
         return product(self.A, self._block(X))
+
+    def hermitian_times(self, X: np.ndarray) -> np.ndarray:
+        self.passes += 1
+        return hermitian_product(self.A, self._block(X))
 
     def adjoint_times(self, Y: np.ndarray) -> np.ndarray:
         self.passes += 1

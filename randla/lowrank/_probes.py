@@ -46,10 +46,11 @@ class Probes:
 
 
 class Products:
-    """Products with a matrix in double precision, divided by one power of two near the size of the first of them."""
+    """Products with a matrix in double precision, divided by one power of two near the size of the first of them, or near
+    `beside`, a number to be added to the matrix, if that is larger."""
 
-    def __init__(self, A: Operand):
-        self.A, self.count = A, 0
+    def __init__(self, A: Operand, beside: float = 0.0):
+        self.A, self.count, self.beside = A, 0, beside
         self.eps = float(np.finfo(A.dtype).eps)
         self._exponent: int | None = None
 
@@ -65,8 +66,8 @@ class Products:
         largest = float(np.abs(parts).max(initial=0.0))
         if not math.isfinite(largest):
             raise ValueError(f"{self.A.name} must have finite products; got NaN or infinite entries")
-        if self._exponent is None and largest:
-            self._exponent = math.frexp(largest)[1]
+        if self._exponent is None and (largest or self.beside):
+            self._exponent = math.frexp(max(largest, self.beside))[1]
         Y = Y.astype(np.result_type(Y.dtype, np.float64), copy=False)
         return self._shifted(Y, -(self._exponent or 0))
 

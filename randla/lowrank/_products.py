@@ -11,13 +11,13 @@ import scipy.sparse as sp
 from scipy.linalg import blas
 
 from .. import _check, _cpu
-from .._backend import kernels, namespace, on_device
+from .._backend import kernels, namespace, on_device, rows_of_block
 
 # Below these, for other dtypes and for single precision, squares of entries may have been lost.
 _SAFE, _SAFE_SINGLE = 1e-270, 1e-28
 _COPIED = 1 << 16  # entries that are made contiguous at a time
 _PIECE = 4096  # entries whose squares are added in the precision of the matrix
-_DEVICE_COPIED = 1 << 24  # entries that are made contiguous at a time on a device: 128 MB
+_SINGLY = 4  # columns up to which products with one triangle of a Hermitian matrix, one by one, are faster than with a block
 
 
 def csr_times(A: sp.csr_array, X: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -77,6 +77,22 @@ def product(A: np.ndarray, X: np.ndarray, *, conjugate: bool = False) -> np.ndar
     return gemm(1.0, left, right, trans_a=trans_a, trans_b=trans_b).T
 
 
+def hermitian_product(A: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """A X for Hermitian A: where X has few columns, from one of its triangles, which takes half the memory traffic."""
+    contiguous = A.flags.c_contiguous or A.flags.f_contiguous
+    if on_device(A) or not (contiguous and A.size and X.shape[1] <= _SINGLY and X.dtype == A.dtype):
+        return product(A, X)
+    hemv = blas.get_blas_funcs("hemv" if A.dtype.kind == "c" else "symv", dtype=A.dtype)
+    out = np.empty(X.shape, X.dtype)
+    for j in range(X.shape[1]):
+        # In Fortran order a Hermitian A in C order is its conjugate.
+        if A.flags.c_contiguous:
+            out[:, j] = hemv(1.0, A.T, X[:, j].conj()).conj()
+        else:
+            out[:, j] = hemv(1.0, A, X[:, j])
+    return out
+
+
 def _device_product(A: Any, X: Any, conjugate: bool) -> Any:
     if conjugate and A.dtype.kind == "c":
         return _device_product(A, X.conj(), False).conj()
@@ -84,7 +100,7 @@ def _device_product(A: Any, X: Any, conjugate: bool) -> Any:
         return A @ X
     # A product would copy all of A.
     xp, (m, n) = namespace(A), A.shape
-    out, step = xp.empty((m, X.shape[1]), np.result_type(A.dtype, X.dtype)), max(64, _DEVICE_COPIED // max(n, 1))
+    out, step = xp.empty((m, X.shape[1]), np.result_type(A.dtype, X.dtype)), rows_of_block(n, 64)
     for i in range(0, m, step):
         out[i : i + step] = xp.ascontiguousarray(A[i : i + step]) @ X
     return out

@@ -35,22 +35,23 @@ class ConjugateGradients:
     def solve(self, B: np.ndarray, tol: np.ndarray, maxiter: int, progress: Progress) -> np.ndarray:
         """Until ||residual|| <= tol of every column, by the recursion; progress(columns, residual norms, X) true stops."""
         X, live = np.zeros_like(B), np.arange(B.shape[1])
-        R, tol = B.copy(), np.asarray(tol)
+        R, tol, real = B.copy(), np.asarray(tol), B.real.dtype
+        size = np.sqrt(dots(R, R))
         Z = self.precondition(R)
-        P, rho = Z, dots(R, Z)
-        going = (rho > 0) & (np.sqrt(dots(R, R)) > tol)
+        P, rho = Z.copy(), dots(R, Z)
+        going = (rho > 0) & (size > tol)
         while True:
-            live, tol, rho = live[going], tol[going], rho[going]
+            if not going.all():
+                live, tol, rho = live[going], tol[going], rho[going]
+                R, P = R[:, going], P[:, going]
             if not len(live) or self.iterations >= maxiter:
                 return X
-            if not going.all():
-                R, P = R[:, going], P[:, going]
             Q = self.times(P)
             square = dots(P, P)
             with np.errstate(divide="ignore", invalid="ignore"):
                 curvature = dots(P, Q)
-                self.lowest = min(self.lowest, float(np.min(curvature / square)))
-                self.largest = max(self.largest, float(np.max(curvature / square)))
+                quotients = curvature / square
+            self.lowest, self.largest = min(self.lowest, float(quotients.min())), max(self.largest, float(quotients.max()))
             curvature += self.ridge * square
             if not (curvature > 0).all():
                 if not np.isfinite(curvature).all():
@@ -58,25 +59,35 @@ class ConjugateGradients:
                 self.broken = True
                 return X
             alpha = rho / curvature
-            step = alpha.astype(R.real.dtype)
-            X[:, live] += P * step
-            Q += P * R.real.dtype.type(self.ridge)
-            R = R - Q * step
+            step = alpha.astype(real)
+            if len(live) == X.shape[1]:
+                X += P * step
+            else:
+                X[:, live] += P * step
+            Q += P * real.type(self.ridge)
+            Q *= step
+            R -= Q
             self.iterations += 1
-            size = np.sqrt(dots(R, R))
+            square = dots(R, R)
             Z = self.precondition(R)
-            new = dots(R, Z)
-            beta = new / rho
+            new = square if Z is R else dots(R, Z)
+            beta, size = new / rho, np.sqrt(square)
             self.steps.append((live, alpha, beta))
             if progress(live, size, X):
                 return X
-            P, rho = Z + P * beta.astype(R.real.dtype), new
-            going = (size > tol) & (new > 0)
+            P *= beta.astype(real)
+            P += Z
+            rho, going = new, (size > tol) & (new > 0)
 
-    def condition(self) -> float:
-        """Of the preconditioned matrix: the ratio of the extreme Ritz values of the column that took longest, a lower bound."""
+    def renew(self, precondition: Apply) -> None:
+        """Use another preconditioner, and forget what is known of the condition number with the last one."""
+        self.precondition = precondition
+        self.steps.clear()
+
+    def extremes(self) -> tuple[float, float]:
+        """The extreme Ritz values of the column that took longest, of the preconditioned matrix: between its eigenvalues."""
         if not self.steps:
-            return 1.0
+            return 1.0, 1.0
         column = self.steps[-1][0][0]
         at = [(c == column).nonzero()[0] for c, _, _ in self.steps]
         alpha = np.array([a[i[0]] for i, (_, a, _) in zip(at, self.steps, strict=True) if len(i)])
@@ -84,5 +95,12 @@ class ConjugateGradients:
         diagonal = 1 / alpha
         diagonal[1:] += beta[:-1] / alpha[:-1]
         size = float(diagonal.max())
-        values = eigh_tridiagonal(diagonal / size, np.sqrt(beta[:-1]) / alpha[:-1] / size, eigvals_only=True)
-        return float(values[-1] / values[0]) if values[0] > 0 else np.inf
+        beside = np.sqrt(beta[:-1]) / alpha[:-1] / size
+        ends = (0, 0), (len(diagonal) - 1,) * 2
+        low, high = (float(eigh_tridiagonal(diagonal / size, beside, True, "i", at)[0]) for at in ends)
+        return low * size, high * size
+
+    def condition(self) -> float:
+        """Of the preconditioned matrix, from below."""
+        low, high = self.extremes()
+        return high / low if low > 0 else np.inf

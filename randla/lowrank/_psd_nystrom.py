@@ -17,6 +17,7 @@ from ._range import orthonormalize
 
 _STREAM = 26  # see docs/definitions.md
 _HEIGHT = 30  # test vectors are the rows of a Gaussian sketch of 2^30 rows: its scale is a power of two
+_POWER_STEPS = 10
 
 
 def test_vectors(n: int, first: int, last: int, dtype: np.dtype, seed: int) -> np.ndarray:
@@ -31,12 +32,10 @@ def test_vectors(n: int, first: int, last: int, dtype: np.dtype, seed: int) -> n
 
 @dataclasses.dataclass(frozen=True)
 class Approximation:
-    """U diag(values) U^H from l products: values descend; `error` and `trace_error` are leave-one-out estimates of the
-    Frobenius norm and the trace of what is left (Epperly, Tropp 2024).
+    """U diag(values) U^H from l products: values descend; `error`, `trace_error` and `spectral_error` are leave-one-out
+    estimates of the Frobenius norm, the trace (Epperly, Tropp 2024) and the spectral norm of what is left.
 
     negative : the curvature x^H A x / x^H x that shows A to be indefinite, else 0.
-    residuals : U residuals holds the l vectors (A - A_i) x_i, A_i without test vector x_i, all scaled alike; None where all
-        of A was seen.
     """
 
     U: np.ndarray
@@ -44,7 +43,7 @@ class Approximation:
     error: float
     trace_error: float
     negative: float = 0.0
-    residuals: np.ndarray | None = None
+    spectral_error: float = 0.0
     complete: bool = False
 
 
@@ -61,12 +60,16 @@ class Sketch:
         n = self.operand.shape[0]
         if 2 * size >= n:
             return _complete(finite(self.operand.times(np.eye(n, dtype=self.operand.dtype))))
+        return _nystrom(*self.first(size))
+
+    def first(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """X and A X for that many test vectors at least."""
         have = self.X.shape[1]
         if size > have:
-            X = test_vectors(n, have, size, self.operand.dtype, self.seed)
+            X = test_vectors(self.operand.shape[0], have, size, self.operand.dtype, self.seed)
             Y = finite(self.operand.times(X))
             self.X, self.Y = (X, Y) if not have else (np.hstack([self.X, X]), np.hstack([self.Y, Y]))
-        return _nystrom(self.X, self.Y)
+        return self.X, self.Y
 
 
 def finite(Y: np.ndarray) -> np.ndarray:
@@ -117,7 +120,22 @@ def _nystrom(X: np.ndarray, Y: np.ndarray) -> Approximation:
     left = (s[:, None] * (Vh @ inverse.conj().T)) / diagonal
     error = float(norms(norms(left.T))) / math.sqrt(l) if top else 0.0
     trace = float(np.mean(1 / diagonal)) if top else 0.0
-    return Approximation(U, (values / scale).astype(real), error / scale, trace / scale, residuals=left.astype(Y.dtype))
+    errors = error / scale, trace / scale
+    return Approximation(U, (values / scale).astype(real), *errors, spectral_error=_spectral(left) / scale if top else 0.0)
+
+
+def _spectral(residuals: np.ndarray) -> float:
+    """Estimate of ||E||_2 from l residuals E x of Gaussian x: as a matrix they have a norm of about
+    sqrt(l ||E||_2^2 + ||E||_F^2)."""
+    squares = np.square(norms(residuals.T).astype(np.float64))
+    v, size = residuals[:, int(np.argmax(squares)), None], 0.0
+    for _ in range(_POWER_STEPS):
+        v = product(residuals.T, v, conjugate=True)
+        size = float(norms(v.T)[0])
+        if size == 0.0:
+            return 0.0
+        v = product(residuals, v / size)
+    return math.sqrt(max(size - float(np.mean(squares)), 0.0) / len(squares))
 
 
 def svd_of(E: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,6 +166,17 @@ def _require_hermitian(H: np.ndarray, what: str, eps: float) -> None:
     size, difference = np.abs(H).max(initial=0.0), np.abs(H - H.conj().T).max(initial=0.0)
     if difference > math.sqrt(eps) * size:
         raise ValueError(f"A must be Hermitian; got {what} of size {size:g} that differ from their mirror by {difference:g}")
+
+
+def require_adjoint(X: np.ndarray, Y: np.ndarray, P: np.ndarray, Q: np.ndarray) -> None:
+    """Raise ValueError unless X^H Q = Y^H P to half the digits, for Y = A X with few Gaussian X, and Q = A P."""
+    here, there = product(X.T, Q, conjugate=True), product(Y.T, P, conjugate=True)
+    limit = math.sqrt(_eps(Q)) * np.outer(norms(Y.T), norms(P.T))
+    with np.errstate(invalid="ignore"):
+        excess = np.abs(here - there) > limit
+    if excess.any():
+        i, j = np.argwhere(excess)[0]
+        raise ValueError(f"A must be Hermitian; got values x^H A y = {here[i, j]:g} and (A x)^H y = {there[i, j]:g}")
 
 
 def _eps(Y: np.ndarray) -> float:

@@ -18,14 +18,15 @@ class ShiftedInverse:
     other eigenvalues were scale - ridge."""
 
     def __init__(self, U: np.ndarray, values: np.ndarray, ridge: float, scale: float):
-        self.U, self.weights = U, scale / (values + ridge)
+        self.U = U
+        self.weights = ((scale - ridge - values) / (values + ridge))[:, None].astype(_check.real_dtype(U.dtype))
 
     def apply(self, X: np.ndarray) -> np.ndarray:
         inside = product(self.U.T, X, conjugate=True)
-        rest = X - product(self.U, inside)
-        inside *= self.weights[:, None].astype(_check.real_dtype(inside.dtype))
-        rest += product(self.U, inside)
-        return rest
+        inside *= self.weights
+        out = product(self.U, inside)
+        out += X
+        return out
 
 
 def preconditioner(U: np.ndarray, values: np.ndarray, ridge: Any, tail: float) -> LinearOperator:

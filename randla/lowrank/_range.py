@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import blas, lapack
 
 from .. import _check, _cpu
-from .._backend import like, namespace, on_device, solve_triangular, to_host
+from .._backend import gram_matrix, like, namespace, on_device, rows_of_block, solve_triangular, to_host
 from ._real_form import complex_gram, parts
 
 # Condition number of the scaled columns, estimated in the 1-norm, up to which a first Cholesky QR leaves nearly orthonormal
@@ -16,8 +16,6 @@ from ._real_form import complex_gram, parts
 _CONDITION, _NEARLY, _ONCE = 1e6, 100.0, 0.2
 # Up to this many columns own kernels make Gram matrices in float64 faster than BLAS adds them up.
 _OWN_COLUMNS = 512
-# Entries of a device that are made float64 at a time: 128 MB.
-_WIDENED = 1 << 24
 
 
 def gram(Y: np.ndarray) -> np.ndarray:
@@ -38,10 +36,10 @@ def gram(Y: np.ndarray) -> np.ndarray:
 def _device_gram(Y: Any) -> Any:
     wide = np.result_type(Y.dtype, np.float64)
     G = namespace(Y).zeros((Y.shape[1], Y.shape[1]), wide)
-    step = len(Y) if Y.dtype == wide else max(64, _WIDENED // max(1, Y.shape[1]))
+    step = len(Y) if Y.dtype == wide else rows_of_block(Y.shape[1], 64)
     for i in range(0, len(Y), max(step, 1)):
         rows = Y[i : i + step].astype(wide, copy=False)
-        G += rows.conj().T @ rows if wide.kind == "c" else rows.T @ rows
+        G += rows.conj().T @ rows if wide.kind == "c" else gram_matrix(rows)
     return G
 
 

@@ -370,10 +370,9 @@ class Run:
         r = self.request
         X = dense(self.op.base if isinstance(self.op, ScaledOperand) else self.op)
         norm = norm_of([X], self.op.name)
-        exponent = -math.frexp(norm)[1] if norm and not math.isinf(norm) else (-1000 if norm else 0)
-        X = X * np.ldexp(
-            _check.real_dtype(X.dtype).type(1), max(-120, min(120, exponent)) if X.dtype.char in "fF" else exponent
-        )
+        limit = 120 if X.dtype.char in "fF" else 1000
+        exponent = max(-limit, min(limit, -math.frexp(norm)[1] if math.isfinite(norm) else -limit))
+        X = X * np.ldexp(_check.real_dtype(X.dtype).type(1), exponent)
         # Of a matrix of a device LAPACK decomposes the triangle, which is small.
         Q, R = householder(X) if on_device(X) else (None, X)
         try:

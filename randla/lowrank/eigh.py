@@ -28,7 +28,8 @@ _WHICH = ("LM", "LA", "SA")
 
 _LAPACK_ENTRIES = 1 << 25
 _LAPACK_ALWAYS = 256  # order
-_BLOCKS = 10  # of the basis between restarts
+_BLOCKS, _LEAST = 10, 4  # of the basis between restarts; parts of it that are kept
+_GROWTH = 1.1  # of the basis between two looks at the Ritz values
 # Times eps sqrt(n): asymmetry of A Q relative to ||A Q||_F that is not rounding.
 _ASYMMETRY = 10.0
 # Times eps sqrt(dimension of the basis): residuals relative to the largest eigenvalue that are rounding.
@@ -120,7 +121,8 @@ def eigh(
         Largest number of products with blocks, but for the first ones that make up k vectors.
     block_size : int
         Columns of a block, k + 10 by default. Smaller ones need fewer products in all and more passes; an eigenvalue that is
-        repeated more often than a block has columns may then be found less often than it should.
+        repeated more often than a block has columns may then be found less often than it should. 1 is Lanczos' method, as
+        that of ARPACK: the fastest for a dense matrix in memory, of which only one triangle is read for blocks of at most 4.
     rng : as in SPEC 7
 
     Returns
@@ -207,7 +209,7 @@ class _Run:
         return np.ascontiguousarray(self.vectors.columns(first, self.drawn).astype(self.op.dtype))
 
     def _begin(self) -> BlockLanczos:
-        most = min(self.op.shape[0], max(_BLOCKS * self.block, 2 * (self.k + self.block)))
+        most = min(self.op.shape[0], max(_BLOCKS * self.block, _LEAST * (self.k + self.block)))
         space = BlockLanczos(self.op, self._draw(), most)
         space.extend()
         return space
@@ -218,8 +220,14 @@ class _Run:
 
     def _iterate(self, space: BlockLanczos) -> tuple[np.ndarray, np.ndarray, bool]:
         """All Ritz values and their coordinates, the wanted ones first, and whether these have converged."""
-        steps = 1
+        steps, due = 1, 0.0
         while True:
+            last = space.full or space.exhausted or steps >= self.maxiter or space.room < space.block.shape[1]
+            if space.dim < due and not last:
+                space.extend()
+                steps += 1
+                continue
+            due = _GROWTH * space.dim
             values, Z = space.ritz()
             leading = self._leading(values)
             values, Z = values[leading], Z[:, leading]
@@ -236,6 +244,7 @@ class _Run:
             if space.room < space.block.shape[1]:
                 kept = self.k + self.block
                 space.restart(values[:kept], Z[:, :kept])
+                due = 0.0
             space.extend()
             steps += 1
 

@@ -28,7 +28,6 @@ METHODS = ("qr", "arp")
 _STREAM = 32  # see docs/definitions.md
 _SKETCH, _ERROR, _, _PIVOTS = range(4)  # 2 is that of qr
 _ROWS, _OPERATOR_ROWS = 4, 2  # rows of the sketch for every column: its least squares err by 15 %, 40 % more than the best
-_TINY = 1e-290
 _ERROR_ROWS = 10  # of the Gaussian sketch that errors are estimated from
 _FIRST = 32  # columns that a tolerance is first tried with
 _CHUNK = 1 << 20  # entries of a sparse matrix that are made dense at a time
@@ -306,7 +305,8 @@ def _columns(a: Operand, k: int | None, tol: float | None, method: str, seed: in
     while True:
         Y, Y1, probe = _sketches(a, count, seed)
         largest = float(np.abs(Y).max(initial=0.0))
-        unit = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > _TINY else 1.0
+        limit = 120 if a.dtype.char in "fF" else 1000
+        unit = math.ldexp(1.0, max(-limit, min(limit, -math.frexp(largest)[1])))
         Y, Y1, probe = Y * unit, Y1 * unit, probe * unit
         norm = size * unit if a.explicit else float(np.linalg.norm(probe)) / math.sqrt(_ERROR_ROWS)
         found = _Found(probe, norm, unit, eps)

@@ -237,7 +237,7 @@ def _definite(products: Products, ridge: float, smallest: float, rank: int, seed
 def _by_lanczos(
     A: Operand, ridge: float, most: int | None, tol: float | None, maxiter: int, smallest: float, rank: int, seed: int
 ) -> LogdetResult:
-    n, products = A.shape[0], Products(A)
+    n, products = A.shape[0], Products(A, ridge)
 
     def not_positive(made: int, steps: int, note: str) -> LogdetResult:
         nan, status = math.nan, LowRankStatus.NOT_POSITIVE

@@ -17,18 +17,14 @@ from scipy.sparse.linalg import LinearOperator
 from .. import _check
 from .._numeric import norms, powers_of_two
 from ..result import HasStatus, per_column
-from ._operand import Operand, product
-from ._psd_iteration import ConjugateGradients
+from ._operand import Operand
+from ._psd_iteration import Apply, ConjugateGradients
 from ._psd_nystrom import Approximation, Sketch
+from ._psd_rank import Costs, Trial, adaptive
 from ._psd_shifted import ShiftedInverse, columns, right_hand_sides
-from ._range import orthonormalize
 from .nystrom import NystromResult, cut, hermitian_operand, outcome
 from .result import LowRankWarning
 
-_FIRST = 16  # test vectors that the adaptive rank begins with
-_ENOUGH = 20.0  # ratio of the error of the approximation to the ridge that is small enough
-_TRIED = 8  # vectors of the power method
-_COLUMN = 1 / 8  # of the cost of a product with one vector, where A is explicit: that of one of many vectors
 _RESTARTS = 6
 _ROUNDING = 8.0  # backward errors below this many eps are those of rounding
 
@@ -68,10 +64,10 @@ class PCGResult(HasStatus):
     cond : float
         Estimate of the condition number of the preconditioned matrix, from below.
     rank : int
-        Columns of the preconditioner.
+        Columns of the preconditioner; 0 for plain conjugate gradients.
     iterations, passes : int
-        Of the slowest right-hand side; reads of A, those for the preconditioner included.
-    approximation : NystromResult or what was given as `preconditioner`
+        Of the slowest right-hand side, plain ones included; reads of A, those for the preconditioner included.
+    approximation : NystromResult, what was given as `preconditioner`, or None where plain conjugate gradients were enough
         For further solves: pass it as `preconditioner`, with any ridge.
     seed : int
         Replays the run: pass it as `rng`.
@@ -118,7 +114,8 @@ def nystrom_pcg(
 ) -> PCGResult:
     """Solve (A + ridge I) x = b for positive semidefinite A by conjugate gradients with a Nystrom preconditioner.
 
-    Iterations do not depend on the condition number of A once the rank exceeds about 1.5 to 3 times the effective dimension
+    The preconditioner is only made where it pays; with a large ridge plain conjugate gradients may be all. Iterations do not
+    depend on the condition number of A once its rank exceeds about 1.5 to 3 times the effective dimension
     trace(A (A + ridge I)^-1): with 2 ceil(1.5 d) + 1 columns the preconditioned condition number has an expectation below 28
     (Frangella, Tropp, Udell 2023).
 
@@ -131,9 +128,11 @@ def nystrom_pcg(
     ridge : float
         Greater than 0.
     k : int, optional
-        Test vectors of the preconditioner, its rank. None: doubled until error and last eigenvalue of the approximation are
-        together at most 20 ridge (the error by one step of the power method), or until the iterations that a further doubling
-        can save, going by the last one, cost less than itself.
+        Test vectors of the preconditioner, its rank. None: plain iterations first, of which a product with one triangle of A is
+        all; where their rate promises more than four times the work of a preconditioner, one is made from the iterate
+        reached. Its rank is doubled until the iterations that a further doubling can save cost less than itself, going by
+        leave-one-out errors, and it is dropped where it saves nothing. All of that is counted in products by a fixed model,
+        never timed: a seed replays it.
     tol : float
         For ||b - (A + ridge I) x|| / ||b||; default 1e-8, 1e-4 for float32 and complex64.
     maxiter : int
@@ -157,7 +156,8 @@ def nystrom_pcg(
     TypeError
         For unsupported types and dtypes.
     ValueError
-        For arguments out of range, NaN and infinity, and A that is not square or seen not to be Hermitian.
+        For arguments out of range, NaN and infinity, and A that is not square or seen not to be Hermitian: by the test vectors
+        of the preconditioner, or by one of them and the first plain iterations.
 
     Warns
     -----
@@ -182,7 +182,8 @@ def nystrom_pcg(
         _check.finite(start, "x0")
         if start.dtype.kind == "c" and "c" not in (op.dtype.kind, B.dtype.kind):
             raise TypeError(f"x0 must be real, as A and b are; got {start.dtype}")
-    inverse = _Preconditioner(op, mu, size, preconditioner, goal, B, _check.seed(rng))
+    width = B[:1].size * (2 if B.dtype.kind == "c" and op.dtype.kind != "c" else 1)
+    inverse = _Preconditioner(op, mu, size, preconditioner, width, _check.seed(rng))
     out = _Solve(op, B, mu, goal, limit, inverse, callback).run(start)
     if not out.success:
         warnings.warn(out.message, LowRankWarning, stacklevel=2)
@@ -190,58 +191,46 @@ def nystrom_pcg(
 
 
 class _Preconditioner:
-    """`apply`, and what is known of A from making it: its norm from below, a negative curvature."""
+    """`apply`, and what is known of A from making it: its norm from below, a negative curvature.
 
-    def __init__(self, op: Operand, ridge: float, k: int | None, given: Any, tol: float, B: np.ndarray, seed: int):
-        self.seed, self.negative, self.norm = seed, 0.0, 0.0
-        if given is None:
-            sketch = Sketch(op, seed)
-            found = sketch.approximation(k) if k is not None else _adaptive(sketch, ridge, tol, max(1.0, B[:1].size * _COLUMN))
-            self.approximation: Any = cut(found, k or len(found.values), sketch, *outcome(found))
-            self.negative = found.negative
-        else:
-            self.approximation = given
-        made = self.approximation
+    `costs` are given where it is a matter of them whether and of which rank one is made; until then `apply` does nothing.
+    """
+
+    def __init__(self, op: Operand, ridge: float, k: int | None, given: Any, width: int, seed: int):
+        self.ridge, self.seed, self.negative, self.norm, self.rank = ridge, seed, 0.0, 0.0, 0
+        self.apply: Apply = lambda X: X
+        self.approximation: Any = None
+        self.sketch = Sketch(op, seed)
+        self.costs = Costs(op, width) if given is None and k is None else None
+        if given is not None:
+            self._take(given)
+        elif k is not None:
+            self._found(self.sketch.approximation(k), k)
+
+    def adapt(self, distance: float, remaining: float) -> None:
+        """Make one of the rank that costs least, if any; arguments as in `adaptive`."""
+        assert self.costs is not None
+        found = adaptive(self.sketch, self.ridge, self.costs, distance, remaining)
+        if found is not None:
+            self._found(found, len(found.values))
+
+    def _found(self, found: Approximation, k: int) -> None:
+        self.negative = found.negative
+        self._take(cut(found, k, self.sketch, *outcome(found)))
+
+    def _take(self, made: Any) -> None:
+        self.approximation = made
         if isinstance(made, NystromResult):
             tail = float(made.eigenvalues[-1]) if len(made.eigenvalues) else 0.0
-            self.apply = ShiftedInverse(made.U, made.eigenvalues, ridge, tail + ridge).apply
+            self.apply = ShiftedInverse(made.U, made.eigenvalues, self.ridge, tail + self.ridge).apply
             self.rank, self.norm = len(made.eigenvalues), float(made.eigenvalues.max(initial=0.0))
         elif isinstance(made, LinearOperator) or hasattr(made, "preconditioner"):
-            operator = made if isinstance(made, LinearOperator) else made.preconditioner(ridge)
+            operator = made if isinstance(made, LinearOperator) else made.preconditioner(self.ridge)
             self.apply = lambda X: operator.matmat(X).astype(X.dtype, copy=False)
             self.rank = int(getattr(made, "rank", 0))
         else:
             kinds = "a NystromResult, a CholeskyResult or a LinearOperator"
             raise TypeError(f"preconditioner must be {kinds}; got {type(made).__name__}")
-
-
-def _adaptive(sketch: Sketch, ridge: float, tol: float, width: float) -> Approximation:
-    """Test vectors doubled until the preconditioner is good, or a better one costs more products than it can save."""
-    op = sketch.operand
-    n, size = op.shape[0], min(_FIRST, op.shape[0])
-    column = _COLUMN if op.explicit else 1.0
-    before = math.inf
-    while True:
-        found = sketch.approximation(size)
-        if found.complete or found.negative:
-            return found
-        left = (float(found.values[-1]) + _error_norm(op, found)) / ridge
-        # What the next doubling saves, if it does as much as the last one.
-        iterations = math.sqrt(1 + left) / 2 * math.log(2 / max(tol, 1e-16))
-        saved = iterations * (1 - math.sqrt(min(1.0, left / before))) * width
-        if left <= _ENOUGH or saved <= size * column or 4 * size >= n:
-            return found
-        size, before = 2 * size, left
-
-
-def _error_norm(op: Operand, found: Approximation) -> float:
-    """||A - U diag(values) U^H||_2 from below: a block power step from the largest leave-one-out residuals."""
-    if found.residuals is None or not found.residuals.any():
-        return 0.0
-    largest = np.argsort(norms(found.residuals.T))[-_TRIED:]
-    W = orthonormalize(product(found.U, np.ascontiguousarray(found.residuals[:, largest])))
-    inside = product(found.U.T, W, conjugate=True) * found.values[:, None]
-    return float(np.linalg.norm(op.times(W) - product(found.U, inside), 2))
 
 
 class _Solve:
@@ -259,6 +248,9 @@ class _Solve:
         self.scale = powers_of_two(norms(given.T).astype(np.float64))
         self.B = (given * self.scale).astype(op.dtype)
         self.size = norms(self.B.T).astype(np.float64)
+        self.units = np.where(self.size > 0, 1 / np.where(self.size > 0, self.size, 1.0), 0.0)
+        # Somewhat less than asked for, as the recursion drifts from the true residual; but not below rounding.
+        self.below = max(0.7 * tol, 0.5 * float(np.finfo(op.dtype).eps))
         self.history: list[dict[str, Any]] = []
         self.begun = time.perf_counter()
         self.stopped = False
@@ -272,31 +264,57 @@ class _Solve:
                 start = np.hstack([start.real, start.imag])
             self.X = (start * self.scale).astype(self.op.dtype)
             R = self._residual()
-        solver = ConjugateGradients(self.op.times, self.inverse.apply, self.ridge)
-        sizes, cond, improved = norms(R.T).astype(np.float64), 1.0, True
+        solver = ConjugateGradients(self.op.hermitian_times, self.inverse.apply, self.ridge)
+        sizes, improved = norms(R.T).astype(np.float64), True
+        cond: float | None = None
+        if self.inverse.costs is not None and self._judge(sizes, solver) is None:
+            cond, sizes, R = self._trial(self.inverse.costs, solver, sizes, R)
         attempt = 0
         while (status := self._judge(sizes, solver)) is None and improved and attempt < _RESTARTS:
             left, R = self._cycle(solver, sizes, R)
-            cond = solver.condition() if attempt == 0 else cond
+            cond = solver.condition() if cond is None else cond
             improved = bool((left < 0.5 * sizes).any())
             sizes, attempt = left, attempt + 1
-        return self._result(sizes, cond, status or PCGStatus.STAGNATED, solver)
+        return self._result(sizes, 1.0 if cond is None else cond, status or PCGStatus.STAGNATED, solver)
 
-    def _cycle(self, solver: ConjugateGradients, sizes: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _trial(
+        self, costs: Costs, solver: ConjugateGradients, sizes: np.ndarray, R: np.ndarray
+    ) -> tuple[float | None, np.ndarray, np.ndarray]:
+        """Plain iterations until a preconditioner pays, which is made then, with their condition number where none was."""
+        trial, cond = Trial(costs, self.inverse.sketch), None
+        trial.see(self._distance(sizes))
+        if not trial.ends:
+            solver.times = trial.times
+            sizes, R = self._cycle(solver, sizes, R, trial)
+            solver.times, cond = self.op.hermitian_times, solver.condition()
+            self.inverse.norm = solver.extremes()[1] - self.ridge if solver.iterations else 0.0
+        if trial.ends and self._judge(sizes, solver) is None:
+            self.inverse.adapt(trial.distances[-1], trial.remaining)
+            if self.inverse.rank:
+                solver.renew(self.inverse.apply)
+                cond = None
+        return cond, sizes, R
+
+    def _distance(self, sizes: np.ndarray) -> float:
+        """Logarithm of the largest ratio of a residual to its goal."""
+        return math.log(max(1.0, float((sizes * self.units / self.below).max(initial=0.0))))
+
+    def _cycle(
+        self, solver: ConjugateGradients, sizes: np.ndarray, R: np.ndarray, trial: Trial | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """From the residuals R of the given norms to new ones, of the columns that are not finished; none grows."""
-        goals, eps = self.tol * self.size, float(np.finfo(self.op.dtype).eps)
-        open_ = np.flatnonzero(sizes > goals)
+        open_ = np.flatnonzero(sizes > self.tol * self.size)
         units = powers_of_two(sizes[open_])
-        before = self.X[:, open_]
+        before, now = self.X[:, open_], sizes.copy()
 
         def seen(which: np.ndarray, left: np.ndarray, step: np.ndarray) -> bool:
-            now = sizes.copy()
             now[open_[which]] = left / units[which]
-            return self._report(solver, now, open_, before, step / units)
+            if trial is not None:
+                trial.see(self._distance(now))
+            return self._report(solver, now, open_, before, step, units) or (trial is not None and trial.ends)
 
-        # Somewhat less than asked for, as the recursion drifts from the true residual; but not below rounding.
-        below = np.maximum(0.7 * goals, 0.5 * eps * self.size)[open_]
-        step = solver.solve((R[:, open_] * units).astype(R.dtype), below * units, self.maxiter, seen)
+        goals = self.below * self.size[open_] * units
+        step = solver.solve((R[:, open_] * units).astype(R.dtype), goals, self.maxiter, seen)
         self.X[:, open_] = before + step / units
         found = self._residual()
         left = norms(found.T).astype(np.float64)
@@ -331,20 +349,24 @@ class _Solve:
         return PCGStatus.ITERATION_LIMIT if solver.iterations >= self.maxiter else None
 
     def _report(
-        self, solver: ConjugateGradients, sizes: np.ndarray, which: np.ndarray, before: np.ndarray, step: np.ndarray
+        self,
+        solver: ConjugateGradients,
+        sizes: np.ndarray,
+        which: np.ndarray,
+        before: np.ndarray,
+        step: np.ndarray,
+        units: np.ndarray,
     ) -> bool:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            largest = float(np.max(np.where(self.size > 0, sizes / self.size, 0.0)))
         entry = {
             "iteration": solver.iterations,
             "passes": self.op.passes,
             "time": time.perf_counter() - self.begun,
-            "relative_residual": largest,
+            "relative_residual": float((sizes * self.units).max()),
         }
         self.history.append(entry)
         if self.callback is not None:
             now = self.X.copy()
-            now[:, which] = before + step
+            now[:, which] = before + step / units
             try:
                 self.callback(intermediate_result=SimpleNamespace(**entry, x=self._shaped(now)))
             except StopIteration:

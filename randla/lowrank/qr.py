@@ -31,8 +31,8 @@ class PivotedQRResult(HasStatus):
 
     Attributes
     ----------
-    Q : ndarray (m, rank)
-        Orthonormal columns, in the dtype and memory order of A.
+    Q : ndarray (m, rank) or None
+        Orthonormal columns, in the dtype and memory order of A; None for mode "r".
     R : ndarray (rank, n)
         Upper triangular, upper trapezoidal below full rank.
     P : ndarray (n,)
@@ -52,7 +52,7 @@ class PivotedQRResult(HasStatus):
     success : bool
     """
 
-    Q: np.ndarray
+    Q: np.ndarray | None
     R: np.ndarray
     P: np.ndarray
     rank: int
@@ -63,15 +63,17 @@ class PivotedQRResult(HasStatus):
     status: LowRankStatus
     notes: str = ""
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Any]:
         return iter((self.Q, self.R, self.P))
 
     def __repr__(self) -> str:
-        shapes = f"Q {self.Q.shape}, R {self.R.shape}"
+        shapes = f"R {self.R.shape}" if self.Q is None else f"Q {self.Q.shape}, R {self.R.shape}"
         return f"PivotedQRResult({shapes}, rank={self.rank}, method={self.method!r}, seed={self.seed}, {self.status.name})"
 
 
-def qr(A: Any, *, pivoting: bool = True, rcond: float | None = None, rng: Any = None) -> PivotedQRResult:
+def qr(
+    A: Any, *, pivoting: bool = True, mode: str = "economic", rcond: float | None = None, rng: Any = None
+) -> PivotedQRResult:
     """Economic QR factorization with column pivoting, A[:, P] = Q R, up to the numerical rank.
 
     For tall A: pivots and a first R by LAPACK's pivoted QR of a sketch; then Cholesky QR of A[:, P] R^-1, whose condition
@@ -85,6 +87,8 @@ def qr(A: Any, *, pivoting: bool = True, rcond: float | None = None, rng: Any = 
         float32, float64, complex64 or complex128; any strides. Not changed.
     pivoting : bool
         False keeps the order of the columns: P is 0, ..., n - 1. Deficient rank is then left to LAPACK, not cut.
+    mode : {"economic", "r"}
+        "r" leaves out Q: two thirds of the operations, and no array of the size of A.
     rcond : float
         The rank ends before the first pivot of the sketch that is at most rcond times the largest; default
         max(10, sqrt(m) / 50) eps.
@@ -102,28 +106,35 @@ def qr(A: Any, *, pivoting: bool = True, rcond: float | None = None, rng: Any = 
     a = _check.array(A, "A")
     if a.ndim != 2:
         raise ValueError(f"A must have 2 dimensions; got {a.ndim}")
+    if mode not in ("economic", "r"):
+        raise ValueError(f"mode must be 'economic' or 'r'; got {mode!r}")
     m, n = a.shape
-    eps = float(np.finfo(a.dtype).eps)
+    eps, keep = float(np.finfo(a.dtype).eps), mode == "economic"
     cut = max(10.0, math.sqrt(m) / 50) * eps if rcond is None else max(_check.real(rcond, "rcond"), eps)
     seed = _check.seed(rng)
     if m < _TALL * n or a.size < _SMALLEST:
-        return _by_lapack(a, pivoting, cut, seed, "")
+        return _by_lapack(a, pivoting, keep, cut, seed, "")
     sketched = SparseStack().sample(_OVERSAMPLED * n, m, rng=sub_seed(_QR, _STREAM, seed)) @ a
     _require_finite(sketched, a)
     R, P = _triangle(sketched, pivoting)
     rank = _rank(R, cut)
     if rank < n and not pivoting:
-        return _by_lapack(a, pivoting, cut, seed, "Columns depend on each other.")
-    Q, G = _divided(a, P[:rank], R)
-    C, R, corrections = _cholesky(G), R[:rank], 1
+        return _by_lapack(a, pivoting, keep, cut, seed, "Columns depend on each other.")
+    Q, G = _divided(a, P[:rank], R, keep=keep)
+    C, R, corrections, passes = _cholesky(G), R[:rank], 1, 2
     if C is not None and _pivot_ratio(C) > _COND:
+        if Q is None:
+            Q, passes = _divided(a, P[:rank], R)[0], 3
+        assert Q is not None
         R = _times(C, R)
         Q, G = _divided(Q, np.arange(rank), C, Q)
         C, corrections = _cholesky(G), 2
     if C is None or _pivot_ratio(C) > _COND:
-        return _by_lapack(a, pivoting, cut, seed, "The sketch lost a direction of A.")
-    _solve(Q, np.arange(rank), C, Q)
-    return PivotedQRResult(Q, _times(C, R), P, rank, "sketched", corrections, 2, seed, LowRankStatus.EXACT)
+        return _by_lapack(a, pivoting, keep, cut, seed, "The sketch lost a direction of A.")
+    if keep and Q is not None:
+        _solve(Q, np.arange(rank), C, Q)
+    found = _times(C, R), P, rank, "sketched", corrections, passes, seed, LowRankStatus.EXACT
+    return PivotedQRResult(Q if keep else None, *found)
 
 
 def _require_finite(probe: np.ndarray, a: np.ndarray) -> None:
@@ -159,18 +170,25 @@ def _rank(R: np.ndarray, cut: float) -> int:
     return int(small[0]) if len(small) else len(pivots)
 
 
-def _divided(a: np.ndarray, columns: np.ndarray, R: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Q = A[:, columns] R^-1, in Fortran order where A is, and Q^H Q in float64 or complex128. out may be A."""
+def _divided(
+    a: np.ndarray, columns: np.ndarray, R: np.ndarray, out: np.ndarray | None = None, *, keep: bool = True
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Q = A[:, columns] R^-1, in Fortran order where A is, and Q^H Q in float64 or complex128. out may be A.
+
+    Without `keep`, None for Q, of which only some rows at a time exist.
+    """
     m, k = a.shape[0], len(columns)
-    Q = np.empty((m, k), a.dtype, order="F" if abs(a.strides[0]) < abs(a.strides[1]) else "C") if out is None else out
+    order: Any = "F" if abs(a.strides[0]) < abs(a.strides[1]) else "C"
+    Q = np.empty((m if keep else min(m, _ROWS), k), a.dtype, order=order) if out is None else out
     width = 2 * k if a.dtype.kind == "c" else k
     G = np.zeros((width, width))
     for i in range(0, m, _ROWS):
-        block = Q[i : i + _ROWS]
-        _solve(a[i : i + _ROWS], columns, R, block)
+        rows = a[i : i + _ROWS]
+        block = Q[i : i + _ROWS] if keep else Q[: len(rows)]
+        _solve(rows, columns, R, block)
         if k:
             _cpu.gram(parts(block), None, False, None, None, G)
-    return Q, complex_gram(G) if a.dtype.kind == "c" else G
+    return Q if keep else None, complex_gram(G) if a.dtype.kind == "c" else G
 
 
 def _solve(a: np.ndarray, columns: np.ndarray, R: np.ndarray, out: np.ndarray) -> None:
@@ -203,7 +221,7 @@ def _times(C: np.ndarray, R: np.ndarray) -> np.ndarray:
     return np.triu(trmm(1.0, C.astype(R.dtype), R))
 
 
-def _by_lapack(a: np.ndarray, pivoting: bool, cut: float, seed: int, notes: str) -> PivotedQRResult:
+def _by_lapack(a: np.ndarray, pivoting: bool, keep: bool, cut: float, seed: int, notes: str) -> PivotedQRResult:
     m, n = a.shape
     k = min(m, n)
     geqrf, geqp3, orgqr = lapack.get_lapack_funcs(("geqrf", "geqp3", "ungqr" if a.dtype.kind == "c" else "orgqr"), (a,))
@@ -217,6 +235,8 @@ def _by_lapack(a: np.ndarray, pivoting: bool, cut: float, seed: int, notes: str)
     _require_finite(factored, a)
     R = np.triu(factored[:k])
     rank = _rank(R, cut) if pivoting else k
+    if not keep:
+        return PivotedQRResult(None, R[:rank], P, rank, "lapack", 0, 1, seed, LowRankStatus.LAPACK, notes)
     Q = factored[:, :k].copy(order="F")
     if k:
         Q = orgqr(Q, tau[:k], lwork=64 * k, overwrite_a=1)[0]
