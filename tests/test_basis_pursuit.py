@@ -137,6 +137,63 @@ def test_no_solution(first, monkeypatch):
     require_certificate(basis_pursuit(A, A[:, 3] - A[:, 9]), A, A[:, 3] - A[:, 9])
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("decades", [4, 8, 12])
+def test_uneven_rows_change_nothing(decades, sparse):
+    """The solution is that with even rows, found before; with 12 decades a Gram matrix does not see the small ones."""
+    rng = np.random.default_rng(0)
+    A, b = rng.standard_normal((15, 30)), rng.standard_normal(15)
+    even = basis_pursuit(A, b)
+    size = np.ldexp(1.0, np.rint(rng.uniform(-1, 1, 15) * decades / 2 * np.log2(10)).astype(int))
+    uneven = A * size[:, None]
+    result = basis_pursuit(sp.csr_array(uneven) if sparse else uneven, b * size)
+    assert result.success
+    assert result.objective == pytest.approx(even.objective, rel=1e-9)
+    np.testing.assert_allclose(result.x, even.x, atol=1e-9 * np.abs(even.x).max())
+    assert np.abs(uneven.T @ result.dual).max() <= 1 + 1e-9
+    assert (b * size) @ result.dual == pytest.approx(result.objective, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ill_conditioned_equations_have_a_solution(seed):
+    """Condition 1e8, which the Gram matrix squares: what the path leaves of b is nothing that no x explains."""
+    rng = np.random.default_rng(seed)
+    U, _, Vh = np.linalg.svd(rng.standard_normal((15, 30)), full_matrices=False)
+    A, b = (U * 10.0 ** -np.linspace(0, 8, 15)) @ Vh, rng.standard_normal(15)
+    result = basis_pursuit(A, b)
+    assert result.status is SparseStatus.LINEAR_PROGRAM
+    assert result.objective == pytest.approx(smallest(A, b), rel=1e-6)
+
+
+def test_what_rounding_leaves_open_is_not_called_infeasible():
+    """Of condition 1e12 rounding of the products A x alone is larger than the tolerance."""
+    rng = np.random.default_rng(0)
+    U, _, Vh = np.linalg.svd(rng.standard_normal((15, 30)), full_matrices=False)
+    A, b = (U * 10.0 ** -np.linspace(0, 12, 15)) @ Vh, rng.standard_normal(15)
+    with pytest.warns(LearnWarning, match="Progress stopped"):
+        result = basis_pursuit(A, b)
+    assert result.status is SparseStatus.STAGNATED
+    assert result.residual_norm < 1e-3 * np.linalg.norm(b)
+
+
+def test_too_large_for_least_squares(monkeypatch):
+    """Then the linear program has the last word."""
+    monkeypatch.setattr(_homotopy, "_DENSE", 0)
+    A, b, _ = planted(10, 20, 2)
+    with pytest.warns(LearnWarning, match="not in the range|Progress stopped"):
+        assert not basis_pursuit(np.vstack([A, A]), np.r_[b, b + 1e-6]).success
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1e-300, np.float64), (1e-320, np.float64), (1e-30, np.float32)])
+def test_solution_beyond_the_range(size, dtype):
+    A = (np.random.default_rng(0).standard_normal((15, 30)) * size).astype(dtype)
+    b = np.random.default_rng(1).standard_normal(15).astype(dtype) * dtype(1e300 if size == 1e-300 else 1e20)
+    with pytest.warns(LearnWarning, match="beyond the range"):
+        result = basis_pursuit(A, b)
+    assert result.status is SparseStatus.OVERFLOW
+    assert not result.success
+
+
 def test_zero_right_hand_side():
     result = basis_pursuit(np.eye(3), np.zeros(3))
     assert result.success

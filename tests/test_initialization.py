@@ -98,6 +98,50 @@ def test_quadrature_is_the_closed_form(name, close):
     assert abs(info.relative_loss - true) <= 4 * info.quadrature_error + 1e-12
 
 
+def test_quadrature_of_functions_that_grow():
+    """E exp(w.x) exp(y.x) = exp(|w + y|^2 / 2): what counts are the outer nodes, at rows of norm 3 to 4."""
+    W, Y = gaussian(6, 3), gaussian(6, 3, rng=1)
+    W, Y = 3.5 * W / np.linalg.norm(W, axis=1)[:, None], 3 * Y / np.linalg.norm(Y, axis=1)[:, None]
+    expected = np.sum(
+        [np.exp(2 * w @ w) + np.exp(2 * y @ y) - 2 * np.exp((w + y) @ (w + y) / 2) for w, y in zip(W, Y, strict=True)]
+    )
+    assert activation_loss(W, Y, np.exp) == pytest.approx(expected, rel=1e-11)
+    info = gspectral_init(W, 1, np.exp)[2]
+    assert info.energy == pytest.approx(np.exp(2 * 3.5**2) * 6, rel=1e-11)
+    assert info.quadrature_error < 1e-12
+
+
+def cosine_loss(W, Y):
+    """E cos(w.x) cos(y.x) = (exp(-|w - y|^2 / 2) + exp(-|w + y|^2 / 2)) / 2."""
+
+    def products(A, B):
+        return (np.exp(-((A - B) ** 2).sum(axis=1) / 2) + np.exp(-((A + B) ** 2).sum(axis=1) / 2)) / 2
+
+    return (products(W, W) + products(Y, Y) - 2 * products(W, Y)).sum()
+
+
+def test_what_128_nodes_do_not_resolve_gets_more():
+    """Multiples of rows are tried up to four times the largest norm, where 128 nodes see waves that are not there."""
+    W = gaussian(12, 8, rng=7)
+    U, V, info = gspectral_init(W, 1, np.cos)
+    assert info.success
+    assert info.quadrature_error < 1e-12
+    assert info.loss == pytest.approx(cosine_loss(W, U @ V.T), rel=1e-9)
+    Y = 12 * W[::-1] / np.linalg.norm(W[::-1], axis=1)[:, None]
+    assert activation_loss(W, Y, np.cos) == pytest.approx(cosine_loss(W, Y), rel=1e-9)
+
+
+def test_waves_that_nothing_resolves_are_said():
+    W = gaussian(12, 8, rng=7, scale=10.0)
+    with pytest.warns(LearnWarning, match=r"does not resolve .* Quadrature error"):
+        info = gspectral_init(W, 1, np.cos)[2]
+    assert info.status is InitializationStatus.UNRESOLVED
+    assert not info.success
+    assert info.quadrature_error > 0.01
+    with pytest.warns(LearnWarning, match="does not resolve"):
+        activation_loss(W, W[::-1], np.cos)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("angle", [1e-3, 1e-6, 1e-9])
 def test_loss_keeps_its_digits_at_small_angles(name, angle):

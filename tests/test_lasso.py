@@ -285,6 +285,8 @@ def test_scaling():
     scaled = lasso(A * sizes, b, 1e-120)
     assert scaled.success
     assert np.isfinite(scaled.x).all()
+    with pytest.warns(LearnWarning, match="beyond the range"):
+        assert lasso(A * 1e-300, b * 1e300, alpha).status is SparseStatus.OVERFLOW
 
 
 @pytest.mark.parametrize("layout", ["C", "F", "csr"])

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import randla
 from randla import _cpu
 from randla.learn import _matching
+from randla.learn.result import LearnWarning
 from randla.learn.sparse_regression import SparseStatus, omp
 
 LAYOUTS = {
@@ -128,6 +129,26 @@ def test_equal_and_zero_columns():
     assert len(result.support) == 5
     assert set(result.support % 5) == set(range(5))
     assert result.residual_norm == pytest.approx(np.linalg.norm(b - A @ np.linalg.lstsq(A, b)[0]))
+
+
+def test_right_hand_side_outside_the_range_of_all_columns():
+    rng = np.random.default_rng(0)
+    A, b = rng.standard_normal((20, 3)) @ rng.standard_normal((3, 50)), rng.standard_normal(20)
+    result = omp(A, b, 10)
+    assert result.status is SparseStatus.EXACT
+    assert "orthogonal to all columns" in result.message
+    assert len(result.support) == 3
+    assert result.residual_norm == pytest.approx(np.linalg.norm(b - A @ np.linalg.lstsq(A, b)[0]), rel=1e-12)
+
+
+def test_solution_beyond_the_range():
+    A, b = problem(20, 50)[:2]
+    for B in (b, np.column_stack([b, b])):
+        with pytest.warns(LearnWarning, match="beyond the range"):
+            assert omp(A * 1e-300, B * 1e300, 5).status is SparseStatus.OVERFLOW
+    # The norms of the smallest numbers have no reciprocal.
+    assert len(omp(A * 1e-320, b, 5).support) == 0
+    assert omp(np.hstack([A * 1e-320, A]), b, 5).support.tolist() == (50 + omp(A, b, 5).support).tolist()
 
 
 def test_trivial_cases():

@@ -175,6 +175,17 @@ def test_units_do_not_matter(size, height):
         assert result.w * (size / height) == pytest.approx(w, rel=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_units_beyond_the_range(dtype):
+    X, _, y = (np.asarray(part, dtype) for part in planted(60, 7))
+    small, large = (dtype(10.0**exponent) for exponent in ((-30, 30) if dtype is np.float32 else (-300, 300)))
+    with pytest.warns(LearnWarning, match="beyond the range"):
+        result = relu_regression(X * small, np.column_stack([y * large, y * small]))
+    assert result.status is ReluStatus.OVERFLOW
+    assert not result.success
+    assert np.isfinite(result.w).all(axis=0).tolist() == [False, True]
+
+
 def test_columns_of_all_sizes():
     X, _, scale = badly_scaled(80, 6, decades=100)
     w = np.arange(1.0, 7)

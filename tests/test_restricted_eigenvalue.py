@@ -216,6 +216,7 @@ def test_units_and_layouts():
         result = restricted_eigenvalue(np.ldexp(X, exponent), 1)
         assert result.upper == np.ldexp(expected.upper, 2 * exponent)
         assert (result.witness == expected.witness).all()
+    assert restricted_eigenvalue(X * 1e300, 1).lower == np.inf
     for given in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2]):
         assert restricted_eigenvalue(given, 1).upper == pytest.approx(expected.upper, rel=1e-10)
     assert restricted_eigenvalue(X.astype(np.float32), 1).upper == pytest.approx(expected.upper, rel=1e-4)

@@ -21,7 +21,7 @@ from .. import _check
 from ..lowrank._products import product
 
 NAMES = ("relu", "leaky_relu", "erf", "linear")
-_NODES = 128
+_NODES, MOST_NODES = 128, 256
 _GRID = 97  # norms that are tried for each row, geometrically spaced
 _SMALLEST, _LARGEST = 1e-3, 4.0  # of those, in units of the smallest and of the largest norm of a row
 _DECADES = 8
@@ -209,9 +209,16 @@ class _Known:
 @functools.lru_cache(maxsize=4)
 def hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes of Gauss-Hermite quadrature for N(0, 1), and w_j h_k(x_j) for the orthonormal polynomials (Golub, Welsch 1969)."""
-    points, vectors = scipy.linalg.eigh_tridiagonal(np.zeros(count), np.sqrt(np.arange(1.0, count)))
-    # Column j holds sqrt(w_j) h_k(x_j); the first row, sqrt(w_j), underflows harmlessly at the outer nodes.
-    return points, np.ascontiguousarray((vectors * vectors[0]).T)
+    points = scipy.linalg.eigvalsh_tridiagonal(np.zeros(count), np.sqrt(np.arange(1.0, count)))
+    points = (points - points[::-1]) / 2
+    # By the recurrence: the first entries of eigenvectors have lost the weights of outer nodes, where functions may be large.
+    values = np.empty((count, count))  # exp(-x_j^2 / 4) h_k(x_j)
+    values[:, 0] = np.exp(-points * points / 4)
+    if count > 1:
+        values[:, 1] = points * values[:, 0]
+    for k in range(2, count):
+        values[:, k] = (points * values[:, k - 1] - np.sqrt(k - 1) * values[:, k - 2]) / np.sqrt(k)
+    return points, values * (values[:, :1] / np.square(values).sum(axis=1, keepdims=True))
 
 
 def _powers(p: np.ndarray, count: int) -> np.ndarray:

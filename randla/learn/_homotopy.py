@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse as sp
 from scipy.optimize import linprog
 
@@ -12,7 +13,7 @@ from .. import _cpu
 from .._numeric import SOLVE, SOLVE_TRANSPOSED, norms, powers_of_two, triangular
 from ._columns import Columns, WorkingSet, combination, products
 
-__all__ = ["Pursuit", "by_linear_program", "pursue"]
+__all__ = ["Pursuit", "by_least_squares", "by_linear_program", "pursue", "with_even_rows"]
 
 _FIRST = 256  # columns of the first working set, and the most that join at a time
 _LARGEST = 8192  # columns whose Gram matrix is held: 512 MB
@@ -24,6 +25,8 @@ _ZERO = 1e-11  # of the largest entry: what a refined solution has where it is z
 _ORTHOGONAL = 1e-11  # cosine
 _EPSILONS = 16 * float(np.finfo(np.float64).eps)
 _CONFIRMED = 1e-8  # by which a correlation may be above the penalty
+_UNEVEN = 16  # ratio of the sizes of rows
+_DENSE = 1 << 24  # numbers of A for a least-squares solution by LAPACK
 _DEEPEST = 1e-7  # share of the first penalty at which the next to confirm is the limit
 
 
@@ -34,10 +37,11 @@ class Pursuit:
     x: np.ndarray
     y: np.ndarray
     residual: float
-    feasible: bool
+    feasible: bool  # where it is not: b - A x is orthogonal to all columns, or `undecided`
     iterations: int
     rounding: float = 0.0  # what of |A'y| <= 1 cannot be told from it
     by_linear_program: bool = False
+    undecided: bool = False
 
 
 @dataclasses.dataclass
@@ -94,11 +98,14 @@ class _Path:
         if not _cpu.cholesky(R):
             return None
         v, u = self.x[chosen], self.u[chosen]
-        for _ in range(_REFINEMENTS):
-            change = np.stack([products(rows, self.b - combination(rows, v)), target - products(rows, combination(rows, u))])
-            change = triangular(SOLVE, R, triangular(SOLVE_TRANSPOSED, R, change))
-            v, u = v + change[0], u + change[1]
-        return _Face(chosen, rows, v, u)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(_REFINEMENTS):
+                change = np.stack(
+                    [products(rows, self.b - combination(rows, v)), target - products(rows, combination(rows, u))]
+                )
+                change = triangular(SOLVE, R, triangular(SOLVE_TRANSPOSED, R, change))
+                v, u = v + change[0], u + change[1]
+        return _Face(chosen, rows, v, u) if np.isfinite(v).all() and np.isfinite(u).all() else None
 
 
 def pursue(columns: Columns, b: np.ndarray, tol: float) -> Pursuit | None:
@@ -140,9 +147,12 @@ def pursue(columns: Columns, b: np.ndarray, tol: float) -> Pursuit | None:
         found = Pursuit(x, y / reach, residual, residual <= tol, path.pieces, rounding)
         if residual > tol:
             score = np.where(working.inside, 0.0, np.abs(left))
-            if _orthogonal(columns, score, residual * size):
+            if not _orthogonal(columns, score, residual * size):
+                broken = _FIRST
+            else:
+                # Columns of the working set that are not orthogonal show that the face is not the right one.
+                found.undecided = not _orthogonal(columns, np.abs(left), residual * size)
                 return found
-            broken = _FIRST
         else:
             score = np.abs(dual)
             broken = int(np.count_nonzero((score > 1 + tol + rounding) & ~working.inside))
@@ -163,6 +173,66 @@ def _orthogonal(columns: Columns, score: np.ndarray, size: float) -> bool:
     return not score.any() or bool((score <= _ORTHOGONAL * columns.norms() * size).all())
 
 
+@dataclasses.dataclass
+class EvenRows:
+    """Equations times powers of two that bring the largest coefficient of each to [1, 2), and all of b to size one.
+
+    The solution is that of A x = b times `unit`. A Gram matrix shows nothing of rows below 1e-8 of others.
+    """
+
+    columns: Columns
+    b: np.ndarray
+    scale: np.ndarray
+    unit: float
+
+    def restated(self, found: Pursuit, columns: Columns, b: np.ndarray, tol: float) -> Pursuit:
+        """What was found, for A and b themselves."""
+        x = found.x / self.unit
+        residual, rounding = _residual(columns, x, b)
+        feasible = found.feasible and residual <= max(tol, rounding, 1e-8 if found.by_linear_program else 0.0)
+        return dataclasses.replace(found, x=x, y=found.y * self.scale, residual=residual, feasible=feasible)
+
+
+def _residual(columns: Columns, x: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """||b - A x|| / ||b||, and what rounding makes of it where A x = b."""
+    size = float(norms(b))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(norms(b - columns.times(x))) / size, _EPSILONS * float(columns.norms() @ np.abs(x)) / size
+
+
+def with_even_rows(columns: Columns, b: np.ndarray) -> EvenRows | None:
+    """None where the rows have about one size."""
+    if not min(columns.shape):
+        return None
+    size = abs(columns.a).max(axis=1)
+    size = np.asarray(size.toarray() if sp.issparse(size) else size, np.float64)
+    if not size.any() or size.max() <= _UNEVEN * size[size > 0].min():
+        return None
+    scale = powers_of_two(size)
+    with np.errstate(over="ignore"):
+        even = b * scale
+    if not np.isfinite(even).all():
+        return None
+    unit = float(powers_of_two(np.abs(even).max()))
+    a = columns.a.astype(np.float64)
+    scaled = sp.csr_array(sp.diags_array(scale) @ a) if columns.sparse else a * scale[:, None]
+    return EvenRows(Columns(scaled), even * unit, scale, unit)
+
+
+def by_least_squares(columns: Columns, b: np.ndarray, tol: float) -> Pursuit | None:
+    """The shortest x that is as near to a solution as any, by a rank-revealing QR factorization; None for large A."""
+    m, n = columns.shape
+    if m * n > _DENSE:
+        return None
+    a = columns.a.toarray() if columns.sparse else columns.a
+    scale = powers_of_two(columns.largest())
+    v = scipy.linalg.lstsq(a * scale, b, cond=_EPSILONS, lapack_driver="gelsy", check_finite=False)[0]
+    with np.errstate(over="ignore"):
+        x = v * scale
+    residual, rounding = _residual(columns, x, b)
+    return Pursuit(x, np.zeros(m), residual, residual <= tol, 0, undecided=not residual > rounding)
+
+
 def by_linear_program(columns: Columns, b: np.ndarray, tol: float) -> Pursuit:
     """The same by HiGHS, as min sum(p + q), A (p - q) = b, p and q not negative."""
     n, size = columns.shape[1], float(np.sqrt(b @ b))
@@ -178,7 +248,7 @@ def by_linear_program(columns: Columns, b: np.ndarray, tol: float) -> Pursuit:
     solved = linprog(np.r_[scale, scale], A_eq=both, b_eq=b, bounds=(0, None), method="highs", options=options)
     if solved.x is None:
         zero = np.zeros(n)
-        return Pursuit(zero, np.zeros(len(b)), 1.0, False, int(solved.nit), by_linear_program=True)
+        return Pursuit(zero, np.zeros(len(b)), 1.0, False, int(solved.nit), by_linear_program=True, undecided=True)
     x = (solved.x[:n] - solved.x[n:]) * scale
     y = np.asarray(solved.eqlin.marginals)
     r = b - columns.times(x)

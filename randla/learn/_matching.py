@@ -12,6 +12,7 @@ from ._columns import Columns, combination
 _AHEAD = 8  # columns whose products one pass makes
 _HELD = 1 << 25  # numbers of the table of A'a_j: 256 MB
 _DEPENDENT = 1e-12  # share of a column outside the others below which it brings nothing new
+_TINY = float(np.finfo(np.float64).tiny)
 _ZERO = 1e-14  # of ||b||: a residual that is rounding alone
 
 
@@ -29,7 +30,7 @@ class Matching:
     def __init__(self, columns: Columns, k: int):
         self.columns, self.k = columns, k
         self.norms = columns.norms()
-        self.inverse = np.divide(1.0, self.norms, out=np.zeros_like(self.norms), where=self.norms > 0)
+        self.inverse = np.divide(1.0, self.norms, out=np.zeros_like(self.norms), where=self.norms >= _TINY)
         n = columns.shape[1]
         # Products with the orthonormal basis replace passes over A as long as they are fewer than its rows.
         self.ahead = _AHEAD if 2 * k <= columns.shape[0] and k * n <= _HELD else 0
@@ -65,7 +66,7 @@ class Matching:
         Q, R, H = np.empty((k, m)), np.zeros((k, k)), np.empty((k if self.ahead else 0, n))
         coefficients, support = np.empty(k), np.empty(k, np.intp)
         r, c, count, exact = b.copy(), self.columns.correlations(b) * self.inverse, 0, False
-        free = self.norms > 0
+        free = self.inverse > 0
         residuals = [size]
         while count < k and residuals[-1] > tol * size:
             j = int(np.argmax(np.abs(c) * free))

@@ -19,16 +19,22 @@ class SparseStatus(enum.Enum):
     CONVERGED = "The duality gap is as small as requested."
     COMPLETE = "As many columns were chosen as were asked for."
     TOLERANCE_REACHED = "The residual is as small as requested."
-    EXACT = "The residual is zero up to rounding: more columns would bring nothing."
+    EXACT = "What is left of b is zero, or orthogonal to all columns, up to rounding: more columns would bring nothing."
     ROUNDING = "The duality gap is as small as rounding lets be proved."
     LINEAR_PROGRAM = "Solved as a linear program by HiGHS: ties, nearly dependent columns or the size broke the path off."
     INFEASIBLE = "b is not in the range of A within the tolerance: no x satisfies A x = b."
     STAGNATED = "Progress stopped before the requested duality gap was reached; the last iterate is returned."
     ITERATION_LIMIT = "The iteration limit was reached before the requested duality gap; the last iterate is returned."
+    OVERFLOW = "The solution has entries beyond the range of its dtype, which are infinite: scale A or b."
 
     @property
     def success(self) -> bool:
-        return self not in (SparseStatus.INFEASIBLE, SparseStatus.STAGNATED, SparseStatus.ITERATION_LIMIT)
+        return self not in (
+            SparseStatus.INFEASIBLE,
+            SparseStatus.STAGNATED,
+            SparseStatus.ITERATION_LIMIT,
+            SparseStatus.OVERFLOW,
+        )
 
 
 @dataclasses.dataclass

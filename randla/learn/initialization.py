@@ -19,13 +19,14 @@ from ..families import Gaussian
 from ..lowrank._products import product
 from ..lowrank.svd import svd
 from ..result import HasStatus
-from ._activations import Activation, Quadrature, activation_of
+from ._activations import MOST_NODES, Activation, Quadrature, activation_of
 from .result import LearnWarning
 
 _STREAM = 27  # see docs/definitions.md
 _SPREAD = 1e-4  # singular values below this, relatively, need more than the eigenvalues of W'W
 _LARGE = 2000  # smaller sides beyond this: randomized
 _PRODUCTS = 16  # which bring the loss within 1e-6 of the smallest even for a Gaussian matrix
+_RESOLVED = 0.01  # change of the relative loss with twice the nodes that a kink or a step may cause
 _EPS = float(np.finfo(float).eps)
 
 
@@ -37,10 +38,11 @@ class InitializationStatus(enum.Enum):
     CONVERGED = "The gradient on the manifold of subspaces is as small as requested."
     ROUNDING = "Further steps change the loss by rounding only."
     ITERATION_LIMIT = "The iteration limit was reached; the loss never rose, and more steps would lower it somewhat."
+    UNRESOLVED = "The quadrature does not resolve the activation at the norms of the rows: neither loss is to be trusted."
 
     @property
     def success(self) -> bool:
-        return self is not InitializationStatus.ITERATION_LIMIT
+        return self not in (InitializationStatus.ITERATION_LIMIT, InitializationStatus.UNRESOLVED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +151,8 @@ def gspectral_init(
         At most min(m, n).
     activation : {"relu", "leaky_relu", "erf", "linear"} or callable
         A function maps an array to one of its shape. For it the expectation is found by Gauss-Hermite quadrature with 128
-        nodes, rows of the factors may point against those of W, and convexity is not known: steps are shortened until they do
-        not lower what is maximized.
+        nodes, or 256 where these change the loss by more than a hundredth of the energy; rows of the factors may point against
+        those of W, and convexity is not known: steps are shortened until they do not lower what is maximized.
     slope : float
         Of "leaky_relu" for negative numbers.
     maxiter : int
@@ -171,7 +173,7 @@ def gspectral_init(
     Warns
     -----
     LearnWarning
-        Where the iteration limit was reached.
+        Where the iteration limit was reached, or 256 nodes do not resolve the activation.
 
     Raises
     ------
@@ -185,30 +187,19 @@ def gspectral_init(
     tol = _check.real(tol, "tol")
     starts = _check.integer(starts, "starts", 0, 1000)
     seed = _check.seed(rng)
-    # Powers of two, so that nothing is rounded: at order one nothing overflows.
-    exponent = int(np.frexp(np.abs(w).max())[1]) // 2 * 2
-    layer = _Layer(np.ldexp(w.astype(np.float64), -exponent), exponent, act)
-    basis = _leading(layer.scaled, rank, seed)
-    spectral = _balanced(product(layer.scaled, basis), basis, w.dtype)
-    reference = layer.relative_loss(*spectral)
-    if rank == min(w.shape) or act.name == "linear":
-        status = InitializationStatus.EXACT if rank == min(w.shape) else InitializationStatus.SPECTRAL
-        run = _Run(basis, layer.norms, 0.0, [], 0, status)
-        return _result(layer, spectral, reference, reference, run, rank, 0, seed)
-    runs = [_ascend(layer, basis, maxiter, tol)]
-    words = random_words(np.arange(1, starts + 1), 0, _STREAM, seed)[:, 0]
-    for word in words:
-        draw = Gaussian().sample(rank, w.shape[1], rng=int(word)).to_dense().T
-        runs.append(_ascend(layer, scipy.linalg.qr(draw, mode="economic")[0], maxiter, tol))
-    start = int(np.argmax([run.gain for run in runs]))
-    run = runs[start]
-    factors = layer.factors(run.basis, run.norms, w.dtype)
-    reached = layer.relative_loss(*factors)
-    if not reached <= reference:
-        factors, reached = spectral, reference
-    if run.status is InitializationStatus.ITERATION_LIMIT:
-        warnings.warn(f"{run.status.value} Stationarity {run.history[-1]['stationarity']:.1e}.", LearnWarning, stacklevel=2)
-    return _result(layer, factors, reached, reference, run, rank, start, seed)
+    while True:
+        U, V, info = _initialized(w, rank, act, maxiter, tol, starts, seed)
+        if info.quadrature_error <= _RESOLVED or not isinstance(act, Quadrature):
+            break
+        if act.nodes >= MOST_NODES:
+            info = dataclasses.replace(info, status=InitializationStatus.UNRESOLVED)
+            break
+        act = Quadrature(act.function, 2 * act.nodes)
+    if not info.success:
+        limit = info.status is InitializationStatus.ITERATION_LIMIT
+        number = f"Stationarity {info.stationarity:.1e}." if limit else f"Quadrature error {info.quadrature_error:.1e}."
+        warnings.warn(f"{info.message} {number}", LearnWarning, stacklevel=2)
+    return U, V, info
 
 
 def activation_loss(W: Any, Y: Any, activation: Any = "relu", *, slope: float = 0.01) -> float:
@@ -220,6 +211,11 @@ def activation_loss(W: Any, Y: Any, activation: Any = "relu", *, slope: float = 
         Real, of one shape.
     activation, slope : as for `gspectral_init`
 
+    Warns
+    -----
+    LearnWarning
+        Where quadrature does not resolve a function given as activation.
+
     Raises
     ------
     TypeError, ValueError
@@ -229,8 +225,21 @@ def activation_loss(W: Any, Y: Any, activation: Any = "relu", *, slope: float = 
         raise ValueError(f"Y must have the shape of W, {w.shape}; got {y.shape}")
     act = activation_of(activation, slope)
     exponent = int(np.frexp(max(np.abs(w).max(), np.abs(y).max()))[1]) // 2 * 2 if act.homogeneous else 0
-    layer = _Layer(np.ldexp(w.astype(np.float64), -exponent), exponent, act)
-    total = layer.losses(np.ldexp(y.astype(np.float64), -exponent)).sum()
+    scaled, other = (np.ldexp(part.astype(np.float64), -exponent) for part in (w, y))
+    layer = _Layer(scaled, exponent, act)
+    total = layer.losses(other).sum()
+    while isinstance(act, Quadrature):
+        act = Quadrature(act.function, 2 * act.nodes)
+        layer = _Layer(scaled, exponent, act)
+        finer = layer.losses(other).sum()
+        change = abs(finer - total) / (layer.energy or 1.0)
+        if change <= _RESOLVED:
+            break
+        total = finer
+        if act.nodes > MOST_NODES:
+            warning = f"{InitializationStatus.UNRESOLVED.value} Quadrature error {change:.1e} of the energy."
+            warnings.warn(warning, LearnWarning, stacklevel=2)
+            break
     with np.errstate(over="ignore"):
         return float(np.ldexp(total, 2 * exponent))
 
@@ -290,6 +299,33 @@ class _Run:
     history: list[dict[str, Any]]
     iterations: int
     status: InitializationStatus
+
+
+def _initialized(
+    w: np.ndarray, rank: int, act: Activation, maxiter: int, tol: float, starts: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, InitializationInfo]:
+    # Powers of two, so that nothing is rounded: at order one nothing overflows.
+    exponent = int(np.frexp(np.abs(w).max())[1]) // 2 * 2
+    layer = _Layer(np.ldexp(w.astype(np.float64), -exponent), exponent, act)
+    basis = _leading(layer.scaled, rank, seed)
+    spectral = _balanced(product(layer.scaled, basis), basis, w.dtype)
+    reference = layer.relative_loss(*spectral)
+    if rank == min(w.shape) or act.name == "linear":
+        status = InitializationStatus.EXACT if rank == min(w.shape) else InitializationStatus.SPECTRAL
+        run = _Run(basis, layer.norms, 0.0, [], 0, status)
+        return _result(layer, spectral, reference, reference, run, rank, 0, seed)
+    runs = [_ascend(layer, basis, maxiter, tol)]
+    words = random_words(np.arange(1, starts + 1), 0, _STREAM, seed)[:, 0]
+    for word in words:
+        draw = Gaussian().sample(rank, w.shape[1], rng=int(word)).to_dense().T
+        runs.append(_ascend(layer, scipy.linalg.qr(draw, mode="economic")[0], maxiter, tol))
+    start = int(np.argmax([run.gain for run in runs]))
+    run = runs[start]
+    factors = layer.factors(run.basis, run.norms, w.dtype)
+    reached = layer.relative_loss(*factors)
+    if not reached <= reference:
+        factors, reached = spectral, reference
+    return _result(layer, factors, reached, reference, run, rank, start, seed)
 
 
 def _ascend(layer: _Layer, V: np.ndarray, maxiter: int, tol: float) -> _Run:

@@ -34,6 +34,7 @@ class ReluStatus(enum.Enum):
     STATIONARY = "No units that explain the data were found: those returned are a local minimum, perhaps not the global one."
     UNDETERMINED = "The units explain the data, but others would do as well: too few samples with a positive output."
     ITERATION_LIMIT = "The iteration limit was reached; the best units are returned."
+    OVERFLOW = "Units have entries beyond the range of their dtype, which are infinite: scale X or y."
 
     @property
     def success(self) -> bool:
@@ -120,7 +121,8 @@ def relu_regression(X: Any, y: Any, *, tol: float | None = None, maxiter: int = 
     Warns
     -----
     LearnWarning
-        Data that leave the units undetermined, or that no units explain where no stationary point was reached.
+        Data that leave the units undetermined, or that no units explain where no stationary point was reached; units beyond the
+        range of their dtype.
 
     Raises
     ------
@@ -338,7 +340,9 @@ def _squares(columns: np.ndarray) -> np.ndarray:
 
 
 def _result(fit: _Fit, basis: _Basis, units: np.ndarray, single: bool, dtype: np.dtype, seed: int) -> ReluResult:
-    w = (basis.coefficients(fit.Z) / units).astype(dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        w = (basis.coefficients(fit.Z) / units).astype(dtype)
+    fit.status[~np.isfinite(w).all(axis=0)] = ReluStatus.OVERFLOW
     r = np.linalg.norm(np.maximum(fit.values, 0) - fit.Y, axis=0)
     with np.errstate(over="ignore", under="ignore"):
         loss = 0.5 * (r / units) ** 2 / len(fit.Y)

@@ -152,7 +152,8 @@ def restricted_eigenvalue(
     exact = status is not RestrictedStatus.BOUNDS or upper - lower <= p * _EPS * values[-1]
     if exact and status is RestrictedStatus.BOUNDS:
         status = RestrictedStatus.CLOSED
-    lower, upper, least = (float(np.ldexp(number, exponent)) for number in (upper if exact else lower, upper, least))
+    with np.errstate(over="ignore"):
+        lower, upper, least = (float(np.ldexp(number, exponent)) for number in (upper if exact else lower, upper, least))
     return RestrictedResult(lower, upper, exact, witness, least, k, seed, status)
 
 

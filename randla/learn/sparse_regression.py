@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from .. import _check
 from ._columns import Columns
 from ._coordinate import LassoProblem, Outcome
-from ._homotopy import Pursuit, by_linear_program, pursue
+from ._homotopy import Pursuit, by_least_squares, by_linear_program, pursue, with_even_rows
 from ._matching import Matching
 from ._sparse_result import BasisPursuitResult, LassoPath, LassoResult, OmpResult, SparseStatus
 from .result import LearnWarning
@@ -65,7 +65,7 @@ def lasso(
     Warns
     -----
     LearnWarning
-        Stagnation, iteration limit.
+        Stagnation, iteration limit, a solution beyond the range of its dtype.
 
     Raises
     ------
@@ -152,8 +152,9 @@ def basis_pursuit(A: Any, b: Any, *, tol: float | None = None) -> BasisPursuitRe
 
     The path of the lasso (Osborne, Presnell, Turlach 2000; Efron, Hastie, Johnstone, Tibshirani 2004) is followed to its end on
     a few columns. It ends in a solution on these and in a dual point, which all columns then have to confirm: those that do not
-    join, and the path is followed again. Both are refined with residuals of A itself. What defeats this (ties, nearly dependent
-    columns, more than 8192 of them) goes to HiGHS, and the status says so.
+    join, and the path is followed again. Both are refined with residuals of A itself. What defeats this is tried again with
+    rows of one size, where they are uneven, which changes no solution; then (ties, nearly dependent columns, more than 8192 of
+    them) it goes to HiGHS, and the status says so.
 
     Parameters
     ----------
@@ -162,7 +163,8 @@ def basis_pursuit(A: Any, b: Any, *, tol: float | None = None) -> BasisPursuitRe
     b : array (m,)
         Real.
     tol : float
-        Bound of ||A x - b|| / ||b|| and of the relative duality gap; default 1e-9, for float32 1e-5.
+        Bound of ||A x - b|| / ||b||, or what rounding leaves of it, and of the relative duality gap; default 1e-9, for float32
+        1e-5.
 
     Returns
     -------
@@ -171,7 +173,7 @@ def basis_pursuit(A: Any, b: Any, *, tol: float | None = None) -> BasisPursuitRe
     Warns
     -----
     LearnWarning
-        b is not in the range of A; the gap is larger than tol.
+        b is not in the range of A; the gap is larger than tol; the solution is beyond the range of its dtype.
 
     Raises
     ------
@@ -181,14 +183,10 @@ def basis_pursuit(A: Any, b: Any, *, tol: float | None = None) -> BasisPursuitRe
     a, rhs, dtype = _arguments(A, b)
     tol = (1e-9 if dtype == np.float64 else 1e-5) if tol is None else _check.real(tol, "tol", strict=True)
     columns, scaled, unit = _scaled(a, rhs)
-    found = pursue(columns, scaled, tol)
-    if found is None or (found.feasible and _relative_gap(found, scaled) > tol + found.rounding):
-        other = by_linear_program(columns, scaled, tol)
-        worse = found is not None and (not other.feasible or _relative_gap(found, scaled) <= _relative_gap(other, scaled))
-        found = found if found is not None and worse else other
+    found = _pursued(columns, scaled, tol)
     gap = _relative_gap(found, scaled)
     if not found.feasible:
-        status = SparseStatus.INFEASIBLE
+        status = SparseStatus.STAGNATED if found.undecided else SparseStatus.INFEASIBLE
     elif found.by_linear_program and gap <= max(tol, _GAP_OF_LP) + found.rounding:
         status = SparseStatus.LINEAR_PROGRAM
     elif gap <= tol:
@@ -207,7 +205,7 @@ def basis_pursuit(A: Any, b: Any, *, tol: float | None = None) -> BasisPursuitRe
             columns.reads,
             status,
         )
-    return _warned(result)
+    return _warned(_in_range(result))
 
 
 def omp(A: Any, b: Any, k: int, *, tol: float | None = None) -> OmpResult:
@@ -221,7 +219,7 @@ def omp(A: Any, b: Any, k: int, *, tol: float | None = None) -> OmpResult:
     Parameters
     ----------
     A : array (m, n) or CSR/CSC matrix
-        Real: float32 or float64 (integers are converted to float64).
+        Real: float32 or float64 (integers are converted to float64). Columns with norms below 2.2e-308 count as zero.
     b : array (m,) or (m, q)
         Real.
     k : int
@@ -232,6 +230,11 @@ def omp(A: Any, b: Any, k: int, *, tol: float | None = None) -> OmpResult:
     Returns
     -------
     OmpResult
+
+    Warns
+    -----
+    LearnWarning
+        A solution beyond the range of its dtype.
 
     Raises
     ------
@@ -254,13 +257,15 @@ def omp(A: Any, b: Any, k: int, *, tol: float | None = None) -> OmpResult:
         status = SparseStatus.COMPLETE
     if rhs.ndim == 1:
         match = found[0]
-        x = (match.x * unit).astype(dtype)
-        return OmpResult(x, match.support, float(sizes[0][-1]), sizes[0], columns.reads, status)
+        with np.errstate(over="ignore", under="ignore"):
+            x = (match.x * unit).astype(dtype)
+        return _warned(_in_range(OmpResult(x, match.support, float(sizes[0][-1]), sizes[0], columns.reads, status)))
     X = np.zeros((a.shape[1], len(found)), dtype)
-    for i, match in enumerate(found):
-        X[:, i] = match.x * unit
+    with np.errstate(over="ignore", under="ignore"):
+        for i, match in enumerate(found):
+            X[:, i] = match.x * unit
     last = np.array([size[-1] for size in sizes])
-    return OmpResult(X, [match.support for match in found], last, sizes, columns.reads, status)
+    return _warned(_in_range(OmpResult(X, [match.support for match in found], last, sizes, columns.reads, status)))
 
 
 class _LassoTask:
@@ -293,7 +298,7 @@ class _LassoTask:
             for entry in found.history:
                 for name in ("gap", "objective"):
                     entry[name] = entry[name] / m * self.unit * self.unit
-            return LassoResult(
+            result = LassoResult(
                 (found.x * self.unit).astype(self.dtype),
                 intercept * self.unit,
                 found.objective / m * self.unit * self.unit,
@@ -306,6 +311,7 @@ class _LassoTask:
                 _lasso_status(found),
                 found.history,
             )
+        return _in_range(result)
 
 
 def _arguments(A: Any, b: Any, several: bool = False) -> tuple[Any, np.ndarray, np.dtype]:
@@ -325,6 +331,42 @@ def _scaled(a: Any, b: np.ndarray) -> tuple[Columns, np.ndarray, float]:
     """A as columns, b brought to size one so that nothing overflows, and what it was divided by."""
     unit = float(2.0 ** (np.frexp(np.abs(b).max(initial=0.0))[1] - 1)) if b.any() else 1.0
     return Columns(a), b.astype(np.float64) / unit, unit
+
+
+def _pursued(columns: Columns, b: np.ndarray, tol: float) -> Pursuit:
+    """By the path; where rounding, ties or sizes get in its way, with even rows, then by a linear program."""
+    found = pursue(columns, b, tol)
+    if found is not None and found.feasible and _is_proved(found, b, tol):
+        return found
+    tries = [found]
+    even = with_even_rows(columns, b)
+    if even is not None:
+        again = pursue(even.columns, even.b, tol)
+        tries.append(None if again is None else even.restated(again, columns, b, tol))
+    last = tries[-1]
+    infeasible = last is not None and not last.feasible and not last.undecided
+    if not infeasible and not (last is not None and last.feasible and _is_proved(last, b, tol)):
+        if even is None:
+            tries.append(by_linear_program(columns, b, tol))
+        else:
+            tries.append(even.restated(by_linear_program(even.columns, even.b, tol), columns, b, tol))
+    if even is not None:
+        columns.reads += even.columns.reads
+    known = [one for one in tries if one is not None]
+    best = min(known, key=lambda one: (not one.feasible, _relative_gap(one, b) if one.feasible else one.residual))
+    if best.feasible or infeasible:
+        return best
+    return by_least_squares(columns, b, tol) or best
+
+
+def _is_proved(found: Pursuit, b: np.ndarray, tol: float) -> bool:
+    return _relative_gap(found, b) <= tol + found.rounding
+
+
+def _in_range(result: Any) -> Any:
+    if not np.isfinite(result.x).all():
+        result.status = SparseStatus.OVERFLOW
+    return result
 
 
 def _relative_gap(found: Pursuit, b: np.ndarray) -> float:
