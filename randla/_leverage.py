@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
 import scipy.stats
 
-from ._backend import Array, like, namespace, on_device, to_host
+from ._backend import Array, gram_matrix, like, namespace, on_device, to_host
 from ._device import DeviceMatrix
 from ._factor import Factor, RidgeFactor, TriangularFactor, TruncatedFactor, ridge_root
-from ._matrix import Dense, RowBlocks, TallMatrix
+from ._matrix import Dense, RowBlocks, TallMatrix, wrap
 from ._numeric import cholesky, inverse, norms, powers_of_two
 from ._row_map import RowMap
 from .precondition import factor_by_qr, rank_cut, sketched_factor
@@ -41,6 +42,7 @@ _SINGLE_EPS = float(np.finfo(np.float32).eps)
 _EPS = float(np.finfo(np.float64).eps)
 _FIXED_POINT = 30  # steps to the ridge that removes the bias of a sketch
 _MOST_STEPS, _EXTRA = 40, 16  # of subspace iteration; columns beyond those asked for
+_UNEVEN = 2.0**10  # ratio of sizes of columns from which those of a wide A are made equal, where its rank is in doubt
 _UNITS = (1.0, 2.0**-900, 2.0**900)  # of X, until A'A X neither overflows nor vanishes
 
 
@@ -170,8 +172,7 @@ def _norms_of_rounded_on_device(matrix: DeviceMatrix, mapping: RowMap) -> Array 
     xp, mapped, rank, rows = matrix.xp, mapping.on_device(matrix.A), mapping.rank, matrix.rows_at_a_time()
     gram = xp.zeros((rank, rank))
     for block in matrix.row_blocks(rows):
-        image = mapped.images(block)
-        gram += image.T @ image
+        gram += gram_matrix(mapped.images(block))
     R = cholesky(to_host(gram).T)
     if R is None:
         return None
@@ -206,6 +207,11 @@ def _wide(request: Request) -> Found:
     """m < n: R of A' = Q R has the left singular vectors of A as its right ones, and R' its ridge leverage scores."""
     matrix, ridge = request.matrix, request.ridge
     factor, passes = _factor_of_transposed(request, only_if_deficient=not ridge)
+    if not ridge and factor.rank < matrix.shape[0] and (balanced := _balanced(matrix)) is not None:
+        # Of deficient rank perhaps only because some columns are lost beside others.
+        found = _wide(dataclasses.replace(request, matrix=balanced, rcond=request.cut))
+        found.passes += passes
+        return found
     sizes = _row_sizes(matrix, factor)
     if ridge and factor.rank:
         small = np.ascontiguousarray((_matrix_of(factor) * sizes).T)
@@ -223,6 +229,24 @@ def _wide(request: Request) -> Found:
     rows = matrix.shape[0] // matrix.copies
     rank = factor.rank if ridge else round(dimension)
     return Found(scores[:rows], rank, dimension, factor.cond, 10 * _EPS * factor.cond, passes=passes)
+
+
+def _balanced(matrix: TallMatrix) -> TallMatrix | None:
+    """Wide A of the host with its columns multiplied by powers of two that make their sizes equal, which changes no score
+    without a ridge; None where they differ little. The only copy that is made of A."""
+    A = matrix.A
+    if not (isinstance(A, np.ndarray) or sp.issparse(A)):
+        return None
+    sizes = abs(A).max(axis=0)
+    sizes = (sizes.toarray().ravel() if sp.issparse(sizes) else sizes).astype(np.float64)
+    if not sizes.any() or sizes.max() < _UNEVEN * sizes[sizes > 0].min():
+        return None
+    scale = powers_of_two(sizes)
+    if sp.issparse(A):
+        # Of rows: A is CSR.
+        data = A.data.astype(np.result_type(A.dtype, np.float64)) * scale[A.indices]
+        return wrap(sp.csr_array((data, A.indices, A.indptr), shape=A.shape), matrix.weights)
+    return wrap(A * scale, matrix.weights)
 
 
 def _factor_of_transposed(request: Request, *, only_if_deficient: bool = False) -> tuple[Factor, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import scipy.sparse as sp
@@ -62,9 +63,9 @@ class RowMap:
         dtype = np.float32 if single and scale is None else np.float64
         return DeviceMap(like(A, T.astype(dtype, copy=False)), None if scale is None else like(A, scale))
 
-    def gram_of_map(self) -> np.ndarray:
-        """(diag(scale) T)' diag(scale) T."""
-        DT = self.T * self.scale[:, None]
+    def gram_of_map(self, ridge: float) -> np.ndarray:
+        """ridge (diag(scale) T)' diag(scale) T, of which either factor alone may be beyond all numbers."""
+        DT = self.T * (math.sqrt(ridge) * self.scale)[:, None]
         return DT.T @ DT
 
 

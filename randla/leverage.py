@@ -12,12 +12,12 @@ from . import _check
 from ._backend import Array, namespace, same_device
 from ._leverage import LARGE_N, Request, effective_dimension_of, exact_factor, scores_of
 from ._matrix import argument, is_complex, wrap
-from .result import LeverageWarning
+from .result import LeverageWarning, listed
 
 METHODS = ("auto", "exact", "sketch")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LeverageResult:
     """Leverage scores with their evidence.
 
@@ -55,6 +55,10 @@ class LeverageResult:
     passes: int
     seed: int
 
+    def __repr__(self) -> str:
+        evidence = ("rank", "effective_dimension", "cond", "relative_error", "gap", "passes", "seed")
+        return listed(self, "method", *evidence, "scores")
+
 
 def leverage_scores(
     A: Any,
@@ -76,8 +80,9 @@ def leverage_scores(
     Parameters
     ----------
     A : array (m, n), CSR/CSC matrix, LinearOperator or RowBlocks
-        float32, float64, complex64 or complex128; any strides; never copied. A list of 2-D arrays, or another iterable of
-        blocks of rows that can be read again, is taken as RowBlocks. Arrays of a CUDA device give scores there.
+        float32, float64, complex64 or complex128; any strides; never copied, unless m < n, the rank is below m and columns
+        differ in size a thousandfold. A list of 2-D arrays, or another iterable of blocks of rows that can be read again, is
+        taken as RowBlocks. Arrays of a CUDA device give scores there.
     method : {"auto", "exact", "sketch"}
         "exact": R from a sketch, corrected by one Cholesky QR, then squared row norms of A R^-1 (Fan, Guo, Lin 2021); right
         up to about eps times the condition number, as those of LAPACK's QR. Three passes, four for complex A or deficient
@@ -160,7 +165,19 @@ def leverage_scores(
 def coherence(A: Any, **options: Any) -> float:
     """The largest leverage score of A, between rank / m (flat) and 1 (one row carries a direction alone).
 
-    Takes the options of `leverage_scores`. Zero where A has no rows or no columns.
+    Parameters
+    ----------
+    A, **options : as for `leverage_scores`
+
+    Returns
+    -------
+    float
+        Zero where A has no rows or no columns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `leverage_scores`.
     """
     scores = leverage_scores(A, **{**options, "full_output": False})
     return float(scores.max()) if len(scores) else 0.0
@@ -180,9 +197,15 @@ def effective_dimension(A: Any, ridge: float, *, method: str = "auto", rtol: flo
         Relative error to aim at with "sketch".
     rng : as in SPEC 7
 
+    Returns
+    -------
+    float
+        Between 0 and the rank of A.
+
     Raises
     ------
     TypeError, ValueError
+        For unsuitable arguments; ValueError for NaN or infinite entries.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")

@@ -114,6 +114,25 @@ def test_table_as_text_markdown_and_html():
     assert "n &amp; m" in table.html()
 
 
+@pytest.fixture
+def origin():
+    """Where a measurement comes from, with changes."""
+    fixed = {"cpu": "C", "cores": 2, "system": "S", "python": "3", "numpy": "2", "scipy": "1", "blas": "B"}
+    return lambda **changes: {**fixed, "randla": "0.1", "commit": "abc", "date": "2026-01-01"} | changes
+
+
+def test_facts_name_a_machine_once(origin):
+    machine = "C, 2 cores, S; Python 3, NumPy 2, SciPy 1, B"
+    assert report.facts(origin()) == f"{machine}; randla 0.1 at abc; 2026-01-01"
+    assert report.facts(origin(commit=None)) == f"{machine}; randla 0.1; 2026-01-01"
+    same = [origin(), origin(commit="def"), origin(date="2026-01-02"), origin(commit="def")]
+    assert report.facts(*same) == f"{machine}; randla 0.1 at abc, def; 2026-01-01; randla 0.1 at abc; 2026-01-02"
+    other = machine.replace("C, 2 cores", "C, 3 cores")
+    assert report.facts(*same[:2], origin(cores=3)) == (
+        f"{machine}; randla 0.1 at abc, def; 2026-01-01; {other}; randla 0.1 at abc; 2026-01-01"
+    )
+
+
 # The measurements behind the tables
 
 

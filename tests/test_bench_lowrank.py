@@ -78,8 +78,14 @@ def test_command_measures_and_reports(tmp_path, capsys):
     assert "svd of 400 x 50, singular values like i^-0.5, k = 7, float64" in capsys.readouterr().out
     assert len(json.loads(archive.read_text())["records"]) == 2
     assert "scipy svds" in html.read_text()
-    assert main(["bench", "lowrank", "--sizes", "500x60", "--rank", "0"]) == 1
-    assert "k must be at least 1; got 0" in capsys.readouterr().err
+    assert main(["bench", "lowrank", "--sizes", "500x60", "--rank", "60"]) == 1
+    assert "the rank must be at least 1 and less than 60 for a matrix of 500 x 60; got 60" in capsys.readouterr().err
+
+
+def test_default_rank_of_the_command_fits_the_matrix(capsys):
+    assert main(["bench", "lowrank", "--sizes", "100x8", "--rounds", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "100 x 8, singular values like i^-0.5, k = 7" in shown
 
 
 def figures_of(benchmarks, tmp_path, name, capsys):  # noqa: F811

@@ -63,12 +63,28 @@ def test_info_prints_the_configuration(capsys):
     assert randla.__version__ in shown
 
 
-@pytest.mark.parametrize("words", [[], ["nonsense"], ["solve"], ["demo", "--size", "3x4"], ["bench", "--sizes", "huge"]])
-def test_wrong_usage_exits_with_2(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: command"),
+        (["nonsense"], "'nonsense'"),
+        (["solve"], "required: A, -o"),
+        (["demo", "--size", "3x4"], "--size: '3x4': a size needs rows >= columns >= 1"),
+        (["demo", "--rng", "-1"], "--rng: must be at least 0; got -1"),
+        (["demo", "--rng", "x"], "--rng: 'x' is not an integer"),
+        (["bench", "--sizes", "huge"], "--sizes: 'huge' is not a size"),
+        (["bench", "--sizes", "20x2,"], "--sizes: '' is not a size"),
+        (["bench", "--rounds", "0"], "--rounds: must be at least 1; got 0"),
+        (["bench", "--methods", "auto,nope"], "--methods: 'nope' is not a method; known are auto, direct"),
+    ],
+)
+def test_wrong_usage_exits_with_2(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
         run(*words)
     assert stop.value.code == 2
-    assert "usage: randla" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "usage: randla" in shown
+    assert message in shown
 
 
 @pytest.mark.parametrize("command", ["demo", "solve", "bench", "info"])
@@ -112,6 +128,15 @@ def test_solve_writes_x_and_reports(files, capsys):
 def test_solve_writes_csv_with_all_digits(files):
     assert run("solve", "A.npy", "b.npy", "-o", "x.csv", "--method", "direct") == 0
     assert np.array_equal(np.loadtxt("x.csv"), randla.lstsq(files.A, files.b, method="direct").x)
+
+
+@pytest.mark.parametrize("columns", [None, 2])
+def test_complex_csv_is_read_again(files, columns):
+    b = files.b * (1 + 2j) if columns is None else np.column_stack([files.b * (1 - 2j), files.b])
+    np.save("c.npy", b)
+    assert run("solve", "A.npy", "c.npy", "-o", "x.csv", "--method", "direct") == 0
+    expected = randla.lstsq(files.A, b, method="direct").x
+    assert np.array_equal(datasets.read("x.csv")[0], expected.reshape(12, -1))
 
 
 def test_options_reach_the_solver(files, capsys):
@@ -313,7 +338,14 @@ def test_bench_writes_one_self_contained_page_and_its_data(what, capsys):
         (600, 10, "F", "float32"),
         (1000, 20, "F", "float32"),
     ]
-    assert "Report: report.html" in capsys.readouterr().out
+    assert "Report: report.html\n" in capsys.readouterr().out
+
+
+def test_bench_says_when_the_page_has_no_plots(capsys, monkeypatch):
+    monkeypatch.setattr(picture, "available", lambda: False)
+    assert run("bench", "sketch", "--sizes", "300x5", "--rounds", 1, "-o", "report.html") == 0
+    assert "Report: report.html, without plots: matplotlib is not installed\n" in capsys.readouterr().out
+    assert "<svg" not in Path("report.html").read_text()
 
 
 def test_bench_refuses_a_bad_output_before_it_measures(capsys):
@@ -327,15 +359,18 @@ def test_bench_out_of_memory_is_an_error_message(capsys):
     assert "not enough memory" in capsys.readouterr().err
 
 
-def test_tables_are_drawn_with_rich_on_a_terminal(monkeypatch, capsys):
-    table = report.Table("Title", ["name", "time"], [["a [b]", "1 s"]], notes=["A note."])
+@pytest.mark.parametrize("width", [60, 12])
+def test_tables_are_whole_on_a_terminal_of_any_width(width, monkeypatch, capsys):
+    table = report.Table(
+        "Title", ["name", "time"], [["a [b]", "1 s"], ["a longer name", "2 s"]], notes=["A note that is long."]
+    )
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", str(width))
     cli.show(table)
-    shown = capsys.readouterr().out
-    assert "a [b]" in shown
-    assert "A note." in shown
-    assert "─" in shown
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert lines[1:5] == ["name           time", "─────────────  ────", "a [b]           1 s", "a longer name   2 s"]
+    assert ("A note that is long." in lines) == (width == 60)  # prose wraps, figures do not
 
 
 def test_progress_is_text_when_there_is_no_terminal(capsys):

@@ -9,6 +9,7 @@ import pytest
 from constrained_problems import Smooth, classification
 
 from randla.optimize.constrained import Box, ConstrainedStatus, L1Ball, L2Ball, Simplex, minimize_constrained
+from randla.optimize.objective import from_callables
 from randla.optimize.result import MinimizeWarning
 
 
@@ -148,3 +149,46 @@ def test_start_where_the_function_is_not_finite():
     problem = Smooth(1, lambda x: math.nan, lambda x: x, lambda x: np.eye(1))
     with pytest.raises(ValueError, match="problem must be finite"):
         minimize_constrained(problem, [1.0], Box(), rng=0)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_hessian_that_is_not_finite_is_said(dense):
+    spoiled = np.full((3, 3), math.nan)
+    how = {"hess": lambda x: spoiled} if dense else {"hessp": lambda x, v: spoiled @ v}
+    problem = from_callables(lambda x: x @ x, lambda x: 2 * x, **how)
+    with pytest.warns(MinimizeWarning, match="not finite"):
+        result = minimize_constrained(problem, np.ones(3), Box(0.5), rng=0)
+    assert result.status is ConstrainedStatus.NOT_FINITE
+    np.testing.assert_array_equal(result.x, np.ones(3))
+
+
+@pytest.mark.parametrize("curved", [True, False])
+def test_function_without_a_minimum_ends_where_it_is_lowest(curved):
+    with np.errstate(over="ignore"):
+        problem = from_callables(
+            lambda x: -float(x @ x) if curved else -float(x.sum()),
+            lambda x: -2 * x if curved else -np.ones(3),
+            lambda x, v: -2 * v if curved else 0 * v,
+        )
+        with pytest.warns(MinimizeWarning):
+            result = minimize_constrained(problem, np.ones(3), Box(0.0), rng=0, maxiter=20)
+    assert not result.success
+    assert result.fun == min(entry["fun"] for entry in result.history) < -1e6
+
+
+def test_bounds_at_the_ends_of_the_range_of_numbers():
+    """Far bounds do not count, and an indefinite model on a huge simplex does not overflow."""
+    rng = np.random.default_rng(17)
+    M, c = rng.standard_normal((6, 6)), 5 * rng.standard_normal(6)
+    H = M @ M.T + 0.1 * np.eye(6)
+    problem = from_callables(lambda x: 0.5 * x @ H @ x + c @ x, lambda x: H @ x + c, hess=lambda x: H)
+    result = minimize_constrained(problem, 1e6 * rng.standard_normal(6), Box(-1e300, 1e300), gtol=1e-9, rng=0)
+    assert result.success
+    np.testing.assert_allclose(result.x, -np.linalg.solve(H, c), rtol=1e-7)
+    W = M + M.T
+    problem = from_callables(lambda x: 0.5 * x @ W @ x, lambda x: W @ x, hess=lambda x: W)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MinimizeWarning)
+        result = minimize_constrained(problem, rng.standard_normal(6), Simplex(1e100), rng=0)
+    assert Simplex(1e100).contains(result.x)
+    assert result.fun < 0

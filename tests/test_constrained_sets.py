@@ -162,3 +162,18 @@ def test_base_class_is_not_a_set():
     for call in (lambda: D._face(np.ones(2), np.ones(2)), lambda: D._multipliers(np.ones(2), np.ones(2))):
         with pytest.raises(NotImplementedError):
             call()
+
+
+@pytest.mark.parametrize("x", [1e308 * np.ones(6), np.array([1e308, -1e308, 0, 0, 1, 1.0])])
+def test_points_whose_norm_is_no_number(x):
+    direction = x / 1e308 / np.linalg.norm(x / 1e308)
+    for radius in (1e-200, 1.0, 1e200):
+        ball = L2Ball(radius)
+        np.testing.assert_allclose(ball.project(x), radius * direction, rtol=1e-14)
+        np.testing.assert_allclose(ball.lmo(x), -radius * direction, rtol=1e-14)
+        assert not ball.contains(x)
+        assert ball.contains(ball.project(x))
+    assert Box(0.0).contains(np.abs(x))
+    assert not Box(-1.0, 1.0).contains(x)
+    off = L2Ball(1.0, -1e308 * np.ones(6))
+    assert off.contains(off.project(x))

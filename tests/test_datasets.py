@@ -163,6 +163,12 @@ def test_csv_of_one_column_stays_a_matrix(tmp_path):
     assert datasets.read(tmp_path / "a.csv")[0].shape == (3, 1)
 
 
+def test_csv_of_complex_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("alpha,beta\n1+2j,3\n-1e-3j,nan+1j\n")
+    A, _ = datasets.read(tmp_path / "a.csv")
+    assert np.array_equal(A, [[1 + 2j, 3], [-1e-3j, complex(np.nan, 1)]], equal_nan=True)
+
+
 @pytest.mark.parametrize("base", [0, 1])
 @pytest.mark.parametrize("suffix", [".svm", ".libsvm"])
 def test_libsvm(tmp_path, sparse, base, suffix):
@@ -191,7 +197,10 @@ def test_libsvm_row_without_entries(tmp_path):
         ("a.svm", "1 qid:2\n", "a.svm"),
         ("a.csv", "1,2\n3\n", "a.csv"),
         ("a.csv", "1,2\n3,x\n", "a.csv"),
-        ("a.npy", "no array", "a.npy"),
+        ("a.csv", "", "a.csv: holds no numbers"),
+        ("a.csv", "alpha,beta\n", "a.csv: holds no numbers"),
+        ("a.npy", "no array", "a.npy: not an .npy file"),
+        ("a.npy", "", "a.npy: not an .npy file"),
         ("a.npz", "no archive", "a.npz"),
         ("a.mtx", "no matrix", "a.mtx"),
         ("a.mtx.gz", "not compressed", "a.mtx.gz"),
@@ -220,6 +229,9 @@ def test_pickled_objects_are_not_loaded(tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.npy: no such file"):
         datasets.read(tmp_path / "nothing.npy")
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"folder\.npy: not a regular file"):
+        datasets.read(tmp_path / "folder.npy")
 
 
 # Real data

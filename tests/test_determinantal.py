@@ -369,3 +369,21 @@ def test_seed_replays():
 def test_unsuitable_arguments(arguments, options, error, message):
     with pytest.raises(error, match=message):
         sample_dpp(*arguments, **options)
+
+
+@pytest.mark.parametrize("scheme", ["volume", "dpp"])
+def test_rows_below_the_smallest_normal_number(scheme):
+    """Integers times 2^-1040, whose inverses are no numbers: the draws are those of the integers."""
+    A = np.random.default_rng(13).integers(-9, 10, (30, 3)).astype(float)
+    for B in (A, A.T.copy()):
+        for weights in (None, np.arange(1.0, len(B) + 1)):
+            tiny = randla.sample_rows(np.ldexp(B, -1040), 3, scheme=scheme, weights=weights, rng=0)
+            plain = randla.sample_rows(B, 3, scheme=scheme, weights=weights, rng=0)
+            np.testing.assert_array_equal(tiny.indices, plain.indices)
+            np.testing.assert_allclose(tiny.weights, plain.weights, rtol=1e-9)
+
+
+def test_expected_size_of_an_ensemble_is_that_of_its_unit():
+    """Eigenvalues of A A' are far below one: the sample is empty."""
+    A = np.random.default_rng(14).integers(-9, 10, (30, 3)).astype(float)
+    assert len(randla.sample_rows(np.ldexp(A, -1040), None, scheme="dpp", rng=0).indices) == 0

@@ -446,3 +446,11 @@ def test_arguments_of_leverage_and_features_are_checked():
         known.leverage(K, diagonal=np.full(50, np.nan))
     with pytest.raises(ValueError, match="X must be finite"):
         found.leverage(np.full((2, 3), np.inf))
+
+
+def test_kernel_below_the_smallest_normal_number():
+    """Its rounding is no longer relative, and no sign of an indefinite kernel."""
+    X = 1e-160 * np.random.default_rng(25).standard_normal((200, 3))
+    found = kernel_landmarks(X, 2, kernel="linear", rng=0)
+    assert len(found.indices) == 2
+    assert found.ridge > 0

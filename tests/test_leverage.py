@@ -302,6 +302,24 @@ def test_wide_and_deficient(shape, weighted):
     assert truth[7] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128])
+@pytest.mark.parametrize("form", ["C", "F", "CSR"])
+def test_wide_with_columns_of_any_size(form, dtype, weighted):
+    """Scores do not change with the units of columns: one that is huge does not hide the rank of the others."""
+    A = generic(20, 60, dtype)
+    low = (generic(20, 5, dtype) @ generic(5, 60, dtype, seed=3)).astype(dtype)
+    units = np.ldexp(1.0, np.random.default_rng(20).integers(-40, 41, 60))
+    units[7] = 2.0**60
+    w = np.random.default_rng(21).random(20) + 0.5 if weighted else None
+    for method in ("exact", "sketch"):
+        np.testing.assert_array_equal(full(FORMS[form]((A * units).astype(dtype)), weights=w, method=method).scores, 1.0)
+    found = full(FORMS[form]((low * units).astype(dtype)), weights=w)
+    assert found.rank == 5
+    expected = full(FORMS[form](low), weights=w)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4 if dtype == np.float32 else 1e-10)
+
+
 # Scores of an approximation of low rank
 
 
@@ -454,3 +472,25 @@ def test_kdd99_has_three_rows_with_most_of_a_direction(method):
     assert result.rank == 36
     assert sorted(np.argsort(result.scores)[-3:]) == sorted(np.flatnonzero(truth > 0.5))
     np.testing.assert_allclose(result.scores, truth, rtol=1e-6 if method == "exact" else 0.25, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [60, 400])
+@pytest.mark.parametrize("exponent", [-1060, -1030, 900])
+def test_columns_near_the_ends_of_the_range_of_numbers(rows, exponent):
+    """Integers times a power of two: no entry is rounded, so that the scores are those of the integers."""
+    A = np.random.default_rng(11).integers(-9, 10, (rows, 4)).astype(float)
+    Q = np.linalg.qr(A)[0]
+    columns = A * np.ldexp(1.0, [0, exponent, 0, 0] if exponent > -1040 else [exponent] * 4)
+    for B in (columns, np.ldexp(A, exponent)):
+        result = leverage_scores(B, method="exact", full_output=True, rng=0)
+        assert result.rank == 4
+        np.testing.assert_allclose(result.scores, np.vecdot(Q, Q), rtol=1e-11)
+
+
+def test_effective_dimension_of_tiny_matrices():
+    """sigma^2 and the ridge are below the smallest normal number, their ratio is not."""
+    A = np.random.default_rng(12).standard_normal((400, 4))
+    s = np.linalg.svd(A, compute_uv=False)
+    ridge = 100 * 2.0**-1060
+    result = leverage_scores(A * 2.0**-530, ridge=ridge, full_output=True, rng=0)
+    assert result.effective_dimension == pytest.approx(np.sum(s**2 / (s**2 + 100)), rel=1e-6)

@@ -339,3 +339,43 @@ def test_kdd99():
         assert result.residual <= 1e-8
         assert result.weights.sum() == pytest.approx(result.rank, rel=1e-6)
         assert result.rank == other.rank
+
+
+def repeated_rows():
+    A = np.random.default_rng(22).standard_normal((9, 4))
+    return np.vstack([np.repeat(A[:3], 20, axis=0), A[3:]])
+
+
+@pytest.mark.parametrize("p", [1e-3, 0.01, 0.1, 10, 1e3, 1e4])
+@pytest.mark.parametrize("kind", ["repeated", "heavy", "generic"])
+def test_a_residual_is_never_small_for_wrong_weights(kind, p):
+    """Far from p = 2 the steps of the semi-iteration may lead away from the solution: that ends in it, or is said."""
+    rng = np.random.default_rng(23)
+    A = rng.standard_normal((60, 4))
+    A = {"repeated": repeated_rows(), "heavy": np.vstack([1e8 * A[:1], A]), "generic": A}[kind]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error")
+        warnings.simplefilter("always", LeverageWarning)
+        result = lewis_weights(A, p, rng=0, full_output=True)
+    assert (result.residual > 1e-8) == bool(caught)
+    assert result.weights.any()
+    if not caught:
+        assert abs(np.log(result.weights.sum() / 4)) <= 1.01 * 2 / p * 1e-8 + 1e-9
+
+
+def test_steps_that_lead_away_are_taken_back():
+    result = lewis_weights(repeated_rows(), 1e3, rng=0, full_output=True)
+    assert result.residual <= 1e-8
+    assert max(entry["residual"] for entry in result.history) > result.history[0]["residual"]
+    np.testing.assert_allclose(result.weights[0:20], result.weights[0], rtol=1e-9)
+    assert result.weights.sum() == pytest.approx(4, rel=1e-9)
+
+
+def test_numbers_that_do_not_suffice_are_said():
+    A = np.ldexp(np.random.default_rng(24).standard_normal((60, 3)), -1040)
+    with pytest.warns(LeverageWarning, match="residual of nan"):
+        result = lewis_weights(A, 0.1, rng=0, full_output=True)
+    assert np.isnan(result.residual)
+    assert np.isnan(result.weights).all()
+    with pytest.warns(LeverageWarning, match="residual of nan"):
+        assert np.isnan(lp_sensitivities(A, 0.1, rng=0)).all()

@@ -204,3 +204,10 @@ class TestDampedNewton:
             assert damped_newton(evaluate, decrement, 3.0, q=q).step == 0
             assert damped_newton(evaluate, decrement, 3.0, q=q).constant == 3
         assert not evaluate.steps
+
+
+def test_slack_of_a_direction_that_is_far_too_long_hides_no_increase():
+    """|x - 1| from 0 along 1e30: the rounding error of the whole step is far above every change near the minimizer."""
+    found = backtracking(lambda t: abs(1e30 * t - 1) - 1, -1e30, rho=0.2, slack=1e15, maxiter=200)
+    assert found.change < 0
+    assert found.step <= 2e-30

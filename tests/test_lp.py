@@ -448,3 +448,14 @@ def test_factor_of_a_gram_matrix_that_is_not_definite():
     R = cholesky(rows.T @ rows)
     assert np.triu(R).T @ np.triu(R) == pytest.approx(rows.T @ rows, abs=1e-12)
     assert np.isnan(cholesky(np.full((2, 2), np.nan))).all()
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+@pytest.mark.parametrize(("a", "b"), [(1e-312, 1.0), (1e-200, 1e200)])
+def test_solution_that_is_no_number_is_said(a, b, p):
+    rng = np.random.default_rng(15)
+    A, rhs = a * rng.standard_normal((60, 3)), b * rng.standard_normal(60)
+    with pytest.warns(LpWarning, match="beyond the largest number"):
+        result = lp_regression(A, rhs, p, rng=0)
+    assert result.status is LpStatus.STAGNATED
+    assert not result.success

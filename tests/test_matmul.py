@@ -404,3 +404,13 @@ def test_sparse_factors_that_share_few_indices_favour_coordination():
         return np.median([np.linalg.norm(sketched_matmul(X.T, Y, k, rng=s, **kwargs) - exact) for s in range(11)])
 
     assert 3 * median() < median(scheme="sketch", sketch=randla.CountSketch())
+
+
+@pytest.mark.parametrize("scheme", ["coordinated", "squared-norm", "sketch"])
+def test_product_that_overflows_has_an_infinite_error(scheme):
+    rng = np.random.default_rng(16)
+    A, B = 1e200 * rng.standard_normal((4, 50)), 1e200 * rng.standard_normal((50, 3))
+    with np.errstate(over="ignore", invalid="ignore"):
+        C = sketched_matmul(A, B, 20, scheme=scheme, rng=0)
+    assert not np.isfinite(C.product).any()
+    assert C.error == np.inf

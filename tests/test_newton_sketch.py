@@ -1,5 +1,7 @@
 """Newton sketch: solutions by Newton's method with dense Hessians, and the law of the sketched Hessian."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -308,3 +310,29 @@ def test_real_data(name, l2):
     accurate = newton_sketch(problem, np.zeros(X.shape[1]), gtol=1e-10, rng=0)
     assert np.linalg.norm(gradient(X, y, l2, accurate.x)) <= 1.01e-10
     assert accurate.x == pytest.approx(w, abs=1e-4)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("far", [1e2, 1e3, 1e4])
+def test_function_never_rises(far, exact):
+    """From where the curvature of nearly all terms is below the smallest number: steps are too long by forty decades."""
+    rng = np.random.default_rng(18)
+    X = rng.standard_normal((400, 5))
+    problem = GLM(X, np.sign(X[:, 0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MinimizeWarning)
+        result = newton_sketch(problem, np.full(5, -far), exact=exact, rng=0)
+    values = np.array([entry["fun"] for entry in result.history])
+    assert (np.diff(values) <= 1e-12 * values[:-1]).all()
+    assert result.fun <= values[0]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_gradient_without_curvature_is_said(exact):
+    rng = np.random.default_rng(19)
+    X = rng.standard_normal((400, 5))
+    problem = GLM(X, 1e6 * np.sign(X[:, 0]), loss="huber")
+    with pytest.warns(MinimizeWarning, match="not positive definite"):
+        result = newton_sketch(problem, np.zeros(5), exact=exact, rng=0)
+    assert result.status is MinimizeStatus.INDEFINITE
+    np.testing.assert_array_equal(result.x, np.zeros(5))

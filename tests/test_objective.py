@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from scipy.optimize import rosen, rosen_der, rosen_hess, rosen_hess_prod
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh
 
-from randla.optimize import Counts, FiniteSum, Hessian, from_callables
+from randla.optimize import Counts, FiniteSum, Hessian, from_callables, minimize
 from randla.optimize.objective import Sample, as_hessian
 
 X0 = np.array([-1.2, 1.0, 0.3])
@@ -282,3 +282,19 @@ class TestFromCallables:
             from_callables(rosen, lambda x: x[:2]).grad(X0)
         with pytest.raises(ValueError, match=r"hessp must return an array of shape \(3,\); got \(\)"):
             from_callables(rosen, rosen_der, lambda x, v: 1.0).hessian(X0) @ X0
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "value"),
+    [
+        ("fun", "fun must return real numbers; got None", None),
+        ("fun", "fun must return real numbers; got 1j", 1j),
+        ("grad", "grad must return real numbers; got an array of complex128", np.ones(2, complex)),
+        ("hessp", "hessp must return real numbers; got an array of complex128", np.ones(2, complex)),
+    ],
+)
+def test_functions_that_do_not_return_real_numbers(name, message, value):
+    functions = {"fun": lambda x: float(x @ x), "grad": lambda x: 2 * x, "hessp": lambda x, v: 2 * v}
+    problem = from_callables(**{**functions, name: lambda *_: value})
+    with pytest.raises(TypeError, match=message):
+        minimize(problem, np.ones(2), rng=0)

@@ -45,7 +45,8 @@ def eigenvalues(gram: np.ndarray, eps: float) -> np.ndarray:
 
 def _require_semidefinite(values: np.ndarray, eps: float) -> None:
     low, high = values.min(initial=0), np.abs(values).max(initial=0)
-    if low < -math.sqrt(eps) * high:
+    # The last term is what products below the smallest normal number lose.
+    if low < -math.sqrt(eps) * high - 8 * len(values) * float(np.finfo(np.float64).smallest_subnormal):
         raise ValueError(f"kernel must be positive semi-definite; got an eigenvalue {low:g} beside one of size {high:g}")
 
 

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from .. import _check
 from .._random import random_words, uniform
+from ..result import listed
 from . import _kernel_matrix
 from ._dictionary import Dictionary, chunk_rows, eigenvalues, hermitian, oversampling
 from ._kernel_matrix import Kernel
@@ -161,8 +162,7 @@ class Landmarks:
         return np.ascontiguousarray(size[:, None] * vectors[:, kept] / np.sqrt(values[kept]))
 
     def __repr__(self) -> str:
-        names = ("message", "ridge", "effective_dimension", "kernel_evaluations", "seed", "indices")
-        return "\n".join(f"{name:>19}: {getattr(self, name)}" for name in names)
+        return listed(self, "message", "ridge", "effective_dimension", "kernel_evaluations", "seed", "indices")
 
 
 def _entries(K: Any, columns: np.ndarray) -> np.ndarray:

@@ -122,6 +122,7 @@ class StreamingLandmarks:
 
     @property
     def n_seen(self) -> int:
+        """Points of the stream so far."""
         return sum(stop - start for start, stop in self._ranges)
 
     def add(self, rows: Any) -> None:
@@ -193,14 +194,17 @@ class StreamingLandmarks:
 
     @property
     def indices(self) -> np.ndarray:
+        """Places of the landmarks in the stream."""
         return self._current().indices
 
     @property
     def weights(self) -> np.ndarray:
+        """One per landmark, as in `result()`."""
         return self._current().weights
 
     @property
     def points(self) -> Any:
+        """The landmarks themselves, as rows."""
         return self._current().points
 
     def _say(self, held: _Held | None, stacklevel: int = 3) -> None:

@@ -37,7 +37,8 @@ class Basis:
         factor.improve(self.matrix, 0.0)
         self.factor, self.rank = factor, factor.rank
         self.map = factor.row_map()
-        self.N = np.asfortranarray(factor.scale[:, None] * self.map.T)
+        with np.errstate(over="ignore", invalid="ignore"):  # columns below the smallest normal number: a status says so
+            self.N = np.asfortranarray(factor.scale[:, None] * self.map.T)
 
     @property
     def passes(self) -> int:

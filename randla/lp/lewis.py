@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import warnings
 from typing import Any
@@ -15,7 +16,7 @@ from .. import _check
 from .._matrix import RowBlocks, argument, wrap
 from .._numeric import norms
 from .._row_map import RowMap
-from ..result import LeverageWarning
+from ..result import LeverageWarning, listed
 from ._irls import Basis, cholesky
 
 METHODS = ("auto", "chebyshev", "contraction")
@@ -23,8 +24,13 @@ METHODS = ("auto", "chebyshev", "contraction")
 # Rounding of log leverage, relative to cond(A), and the power below which squares of weighted rows may overflow.
 _NOISE, _SMALLEST_POWER = 1e-14, 0.3
 
+# A residual this many times the best one is a run astray; so many safe steps follow, then twice as many.
+_ASTRAY, _CALM = 100.0, 20
 
-@dataclasses.dataclass(frozen=True)
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class LewisResult:
     """Lewis weights with their evidence.
 
@@ -33,7 +39,8 @@ class LewisResult:
     weights : ndarray (m,)
         float64, in [0, 1]; zero for zero rows. They sum to the rank.
     residual : float
-        max |log w - log F(w)| over the rows that are not zero, F(w)_i = (a_i (A' W^(1-2/p) A)^-1 a_i')^(p/2).
+        max |log w - log F(w)| over the rows that are not zero, F(w)_i = (a_i (A' W^(1-2/p) A)^-1 a_i')^(p/2); p/2 times
+        |log(sum w / rank)| where that is more. NaN, as the weights are, where A is too close to the smallest numbers.
     rank : int
         Numerical rank of A.
     method : str
@@ -54,6 +61,9 @@ class LewisResult:
     passes: int
     seed: int
     history: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        return listed(self, "method", "residual", "rank", "iterations", "passes", "seed", "weights")
 
 
 def lewis_weights(
@@ -82,6 +92,7 @@ def lewis_weights(
     method : str
         "chebyshev" (also "auto"): Chebyshev's semi-iteration (Golub, Varga 1961) on log w. The linearized map has its spectrum
         in known bounds, between 1 and 2/p: the residual falls by about (|sqrt(p) - sqrt(2)| / (sqrt(p) + sqrt(2))) per step.
+        Where steps lead away, as may be far from p = 2, they are taken back and slower ones go before new ones.
         "contraction": w <- F(w), for p < 4, where it contracts max |log w - log w*| by |p/2 - 1| in every step (Cohen, Peng
         2015); up to ten times slower.
     tol : float
@@ -159,7 +170,8 @@ def lp_sensitivities(A: Any, p: float, *, weights: Any = None, rng: Any = None) 
     """
     p = _check.real(p, "p", strict=True)
     w = lewis_weights(A, p, rng=rng) if weights is None else _check.weights(weights, argument(A).shape[0])
-    rank = max(round(float(w.sum())), 1)
+    total = float(w.sum())
+    rank = max(round(total), 1) if math.isfinite(total) else 1
     return np.minimum(1.0, rank ** max(0.0, p / 2 - 1) * w)
 
 
@@ -168,15 +180,32 @@ def _iterate(basis: Basis, p: float, method: str, tol: float, maxiter: int, seed
     iteration = _Iteration(basis, p, tol)
     steps = _chebyshev_steps(p) if method == "chebyshev" else _simple_steps(p / 2)
     history: list[dict[str, Any]] = []
+    best, state, since, calm = math.inf, iteration.state, 0, _CALM
+    patience = 20 + 4 * math.sqrt(max(p / 2, 2 / p))
     while True:
+        at = iteration.state
         momentum, length = next(steps)
         residual = iteration.advance(momentum, length)
         history.append({"iteration": len(history) + 1, "residual": residual})
-        if residual <= tol or len(history) == maxiter or not math.isfinite(residual):
+        if residual < best:
+            if best == math.inf:
+                kept = iteration.kept.copy()
+            best, state, since = residual, at, 0
+        since += 1
+        if residual <= tol or len(history) == maxiter or not math.isfinite(best):
             break
-    weights = np.where(iteration.kept, np.minimum(np.exp(iteration.before), 1.0), 0.0)
-    passes = basis.passes
-    return LewisResult(weights, residual, basis.rank // basis.matrix.copies, method, len(history), passes, seed, history)
+        if method == "chebyshev" and (not residual <= _ASTRAY * best or since > patience):
+            # The bounds are those of the linearized map: far from the solution its steps may lead away.
+            iteration.state, since = state, 0
+            steps, calm = itertools.chain(itertools.islice(_simple_steps(min(p / 2, 1.0)), calm), _chebyshev_steps(p)), 2 * calm
+    rank = basis.rank // basis.matrix.copies
+    if math.isfinite(best):
+        weights = np.where(kept, np.minimum(np.exp(state[0]), 1.0), 0.0)
+        # What rounding made of the basis shows in the sum, which no residual in that basis does.
+        best = max(best, p / 2 * abs(math.log(max(float(weights.sum()), _TINY) / rank)))
+    else:
+        weights, best = np.full(len(iteration.v), math.nan), math.nan
+    return LewisResult(weights, best, rank, method, len(history), basis.passes, seed, history)
 
 
 def _simple_steps(length: float) -> Any:
@@ -210,14 +239,25 @@ class _Iteration:
         m, r = basis.matrix.shape[0] // basis.matrix.copies, basis.rank
         start = math.log(r / basis.matrix.copies / m)
         self.v, self.change = np.full(m, start), np.zeros(m)
-        self.before, self.kept = self.v, np.zeros(m, bool)
+        self.kept = np.zeros(m, bool)
         self.C, self.shift = np.asfortranarray(np.eye(r)), self.alpha * start
 
+    @property
+    def state(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """What `advance` starts from, but for its momentum; it changes nothing of it in place."""
+        return self.v, self.C, self.shift
+
+    @state.setter
+    def state(self, value: tuple[np.ndarray, np.ndarray, float]) -> None:
+        self.v, self.C, self.shift = value
+        self.change[:] = 0
+
     def advance(self, momentum: float, length: float) -> float:
-        """Move v; the residual max |log w - log F(w)| before that, of `before`."""
-        self.before, self.v, self.missing = self.v, self.v.copy(), 0.0
-        gram = self._by_kernels(momentum, length) if self.native else self._by_blocks(momentum, length)
-        self.C = blas.dtrmm(1.0, lapack.dtrtri(cholesky(gram))[0], self.C, side=1)
+        """Move v; the residual max |log w - log F(w)| before that. NaN where numbers did not suffice."""
+        self.v, self.missing = self.v.copy(), 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = self._by_kernels(momentum, length) if self.native else self._by_blocks(momentum, length)
+            self.C = blas.dtrmm(1.0, lapack.dtrtri(cholesky(gram))[0], self.C, side=1)
         # Entries of order one: for small p the weights span more than the exponents of floating-point numbers.
         unit = float(np.abs(self.C).max(initial=0.0)) or 1.0
         self.C /= unit
@@ -251,7 +291,8 @@ class _Iteration:
         # log leverage = log |row|^2 + alpha v - shift, of which v is the fixed point.
         missing = 2 * np.log(size, where=kept, out=np.zeros_like(size)) - self.shift + (alpha - 1) * v
         missing[~kept] = 0
-        self.missing = max(self.missing, float(np.abs(missing).max(initial=0.0)))
+        largest = float(np.abs(missing).max(initial=0.0))
+        self.missing = max(self.missing, largest) if np.isfinite(size).all() and largest < math.inf else math.nan
         change *= momentum
         change += length * missing
         v += change

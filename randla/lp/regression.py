@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from .. import _check
 from .._matrix import RowBlocks, argument, is_complex
 from .._rows import Rows
-from ..result import HasStatus, rank_note
+from ..result import HasStatus, listed, rank_note
 from ..sampling.rows import sample_rows
 from ._interior import interior
 from ._irls import Basis, Outcome, Problem, newton, norm
@@ -39,10 +39,11 @@ class LpStatus(enum.Enum):
 
     @property
     def success(self) -> bool:
+        """Whether the answer is what was asked for."""
         return self not in (LpStatus.STAGNATED, LpStatus.ITERATION_LIMIT)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class LpResult(HasStatus):
     """Solution of min ||A x - b||_p with its certificate.
 
@@ -85,8 +86,12 @@ class LpResult(HasStatus):
     sample_size: int | None
     seed: int
     status: LpStatus
-    history: list[dict[str, Any]] = dataclasses.field(repr=False)
-    notes: str = dataclasses.field(default="", repr=False)
+    history: list[dict[str, Any]]
+    notes: str = ""
+
+    def __repr__(self) -> str:
+        evidence = ("p", "residual_norm", "gap", "rank", "iterations", "passes", "sample_size", "seed")
+        return listed(self, "message", "status", *evidence, "x")
 
 
 def lp_regression(
@@ -178,8 +183,12 @@ def lp_regression(
             status = LpStatus.RANK_DEFICIENT if status.success else status
             notes = rank_note(rank, min(m, n), basis.cut)
         found.x = basis.minimum_norm(found.x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = (found.x * unit).astype(dtype)
+    if not np.isfinite(x).all():
+        status, notes = LpStatus.STAGNATED, "Entries of the solution, or of what leads to it, are beyond the largest number."
     result = LpResult(
-        (found.x * unit).astype(dtype),
+        x,
         found.objective * unit,
         found.gap,
         found.y,

@@ -88,7 +88,8 @@ class Face:
         room = np.full(len(free), math.inf)
         for bound, moving in ((self.lower, step < 0), (self.upper, step > 0)):
             if bound is not None:
-                room[moving] = (bound[moving] - y[moving]) / step[moving]
+                with np.errstate(over="ignore"):
+                    room[moving] = (bound[moving] - y[moving]) / step[moving]
         t = float(room.min(initial=math.inf))
         z = y + min(t, 1.0) * step
         met = room <= min(t, 1.0)

@@ -45,14 +45,15 @@ def backtracking(
     the trial is not finite. At most `maxiter` evaluations; none where slope = g'p is not negative.
 
     slack : float
-        The rounding error of `evaluate`: without it no step is accepted near a minimizer.
+        The rounding error of `evaluate`, without which no step is accepted near a minimizer: that at t = 1. Of shorter steps it
+        is t times as large, as a direction that is far too long would hide every increase otherwise.
     """
     t = start
     if not (slope < 0 and 0 < t < math.inf):
         return LineSearch(0.0, 0.0, 0)
     for evaluations in range(1, maxiter + 1):
         change = evaluate(t)
-        if math.isfinite(change) and change <= rho * t * slope + slack:
+        if math.isfinite(change) and change <= rho * t * slope + min(t, 1.0) * slack:
             return LineSearch(t, change, evaluations)
         t *= _shorter(change, t * slope)
         if t == 0:

@@ -47,7 +47,7 @@ class ModelPath:
         self.y, self.r, self.value = x, g, 0.0
         self.length = length  # of the next gradient step, in units of the gradient
         self.pieces: list[_Piece] = []
-        self.converged = False
+        self.converged = self.failed = False
 
     def _product(self, v: np.ndarray) -> np.ndarray:
         return self.dense @ v if self.dense is not None else self.H(v)  # type: ignore[operator]
@@ -96,6 +96,7 @@ class ModelPath:
         Hd = self._product(d) if Hd is None else Hd
         curvature = float(d @ Hd)
         if not math.isfinite(curvature):
+            self.failed = True
             return False
         if gradient:
             square = float(d @ d)
@@ -120,6 +121,8 @@ class ModelPath:
             return False
         z = self._newton(face, b, _LONG * radius, min(0.1 * size, 0.3 * tol))
         p = face.lift(z)
+        if not np.isfinite(p).all():
+            return False
         blocked = face.advance(self.y, p) - self.y
         projected = self.D._project(self.y + p) - self.y
         best, gain = None, 0.0
@@ -180,9 +183,10 @@ def _conjugate_gradients(product: Product, b: np.ndarray, longest: float, tol: f
         if not math.isfinite(curvature):
             break
         if curvature <= 0:
+            p = p / math.sqrt(square)
             along = float(z @ p)
             room = max(longest * longest - float(z @ z), 0.0)
-            return z + (math.sqrt(along * along + square * room) - along) / square * p
+            return z + (math.sqrt(along * along + room) - along) * p
         alpha = rho / curvature
         z = z + alpha * p
         if float(z @ z) > longest * longest:

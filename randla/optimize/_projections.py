@@ -27,7 +27,9 @@ class Constraint:
     def contains(self, x: Any, tol: float = 1e-12) -> bool:
         """Whether x is within tol max(1, ||x||) of D."""
         point, tol = self._point(x, "x"), _check.real(tol, "tol")
-        return float(norms(self._project(point) - point)) <= tol * max(1.0, float(norms(point)))
+        factor = _room(point)
+        away = factor * self._project(point) - factor * point
+        return float(norms(away)) <= tol * max(factor, float(norms(factor * point)))
 
     def lmo(self, g: Any) -> np.ndarray:
         """A minimizer of g'v over v in D (linear minimization oracle). ValueError where there is none."""
@@ -176,11 +178,14 @@ class L2Ball(Constraint):
             v = self._from_center(x)
             size = math.sqrt(v @ v)
         if not 1e-140 < size < 1e140:
-            v = v if np.isfinite(v).all() else x / 2 - self.center / 2
+            factor = _room(x) / 4
+            v = factor * x if self.center is None else factor * x - factor * self.center
             size = float(norms(v))
+            return x if size <= factor * self.radius else self._at((v / size) * self.radius)
         return x if size <= self.radius else self._at((v / size) * self.radius)
 
     def _lmo(self, g: np.ndarray) -> np.ndarray:
+        g = _room(g) * g
         size = float(norms(g))
         return self._at(-(g / size) * self.radius if size else np.zeros(len(g)))
 
@@ -376,6 +381,11 @@ def _magnifier(g: np.ndarray, size: float) -> float:
     """A factor for gradients that would be lost beside points of this size: P(x - g) - x is linear in the length of small g."""
     largest = float(np.abs(g).max(initial=0.0))
     return 1e-8 * size / largest if 0 < largest < 1e-12 * size else 1.0
+
+
+def _room(x: np.ndarray) -> float:
+    """A power of two that leaves the norm of its product with x room; one but for the largest numbers."""
+    return 2.0**-100 if float(np.abs(x).max(initial=0.0)) > 1e300 else 1.0
 
 
 def _simplex(x: np.ndarray, total: float) -> np.ndarray:

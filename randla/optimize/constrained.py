@@ -233,6 +233,8 @@ class _Run:
                 self.kept = self.at
             elif residual < self.best:
                 self.best, self.kept = residual, self.at
+            elif self.fun < self.kept.fun - self.noise(self.x):
+                self.kept = self.at
             self.largest = max(self.largest, residual)
             try:
                 self.record(residual)
@@ -248,11 +250,12 @@ class _Run:
             if self.nit >= self.options.maxiter:
                 return ConstrainedStatus.ITERATION_LIMIT
             self.nit += 1
-            if not self.step(residual):
-                return ConstrainedStatus.STAGNATED
+            status = self.step(residual)
+            if status is not None:
+                return status
 
-    def step(self, residual: float) -> bool:
-        """One accepted step; False where there is none to be had."""
+    def step(self, residual: float) -> ConstrainedStatus | None:
+        """One accepted step; how the run ends where there is none to be had."""
         H = self.at.hessian(self.sample(self.hessian_size))
         dense = self.dense(H)
         if dense is not None:
@@ -275,16 +278,16 @@ class _Run:
             size = math.sqrt(s @ s)
             if not model < 0 or size <= _EPS * math.sqrt(self.x @ self.x):
                 if self.gradient_size == self.n:
-                    return False
+                    return ConstrainedStatus.NOT_FINITE if path.failed and not path.pieces else ConstrainedStatus.STAGNATED
                 self.grow()
                 path = None
                 continue
             if self.accept(y, -model, size, cut, residual):
-                return self.stalled < _PATIENCE
+                return None if self.stalled < _PATIENCE else ConstrainedStatus.STAGNATED
             if self.gradient_size < self.n:
                 self.grow()
                 path = None
-        return False
+        return ConstrainedStatus.STAGNATED
 
     def _first_length(self, H: Any) -> float:
         curvature = float(self.g @ (H @ self.g)) / float(self.g @ self.g)

@@ -30,6 +30,7 @@ _LOOSEST = 0.1  # relative error of an inner solution, in the norm of the precon
 _INNER = 200
 _ARMIJO = 0.2  # share of the predicted decrease: a step of a sketch can go far astray where the loss is flat
 _PATIENCE = 5
+_TRIALS = 200  # step lengths: where the Hessian nearly vanishes, steps are too long by any power of ten
 
 
 class _Inverse:
@@ -148,7 +149,7 @@ def newton_sketch(
     Warns
     -----
     MinimizeWarning
-        Stagnation, iteration limit.
+        Stagnation, iteration limit, no curvature along the gradient.
 
     Raises
     ------
@@ -220,10 +221,13 @@ class _Run:
                 p = self.solve(at, M, size / first) if self.exact else (1 - M.effective / rows) * p
             products = self.counts.nhev - products
             slope = -float(at.grad @ p)
+            if not slope:
+                # No curvature where the gradient points, as far out on a loss with straight branches.
+                return self.result(best, iteration, MinimizeStatus.INDEFINITE)
             ray = at.ray(-p)
             with np.errstate(all="ignore"):
                 noise = ray.noise()
-                found = backtracking(ray.change, slope, rho=_ARMIJO, slack=noise)
+                found = backtracking(ray.change, slope, rho=_ARMIJO, slack=noise, maxiter=_TRIALS)
                 after = ray.accept(found.step) if found.step else at
                 if not (found.step and np.isfinite(after.grad).all()):
                     return self.result(best, iteration, MinimizeStatus.STAGNATED)

@@ -288,13 +288,13 @@ class _Callables(FiniteSum):
         return (x.copy(),) if self.n == 1 else (x.copy(), idx)
 
     def value(self, x: np.ndarray, idx: np.ndarray | None = None) -> float:
-        value = np.asarray(self._functions[0](*self._arguments(x, idx)))
+        value = _real(self._functions[0](*self._arguments(x, idx)), "fun")
         if value.size != 1:
             raise ValueError(f"fun must return one number; got an array of shape {value.shape}")
         return float(value.reshape(()))
 
     def grad(self, x: np.ndarray, idx: np.ndarray | None = None) -> np.ndarray:
-        g = np.asarray(self._functions[1](*self._arguments(x, idx)), np.float64)
+        g = _real(self._functions[1](*self._arguments(x, idx)), "grad")
         if g.size != len(x):
             raise ValueError(f"grad must return an array of shape ({len(x)},); got {g.shape}")
         return g.reshape(len(x))
@@ -318,8 +318,15 @@ class _Callables(FiniteSum):
         return product
 
 
+def _real(value: Any, name: str) -> np.ndarray:
+    a = np.asarray(value)
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must return real numbers; got {'an array of ' + str(a.dtype) if a.ndim else repr(value)}")
+    return a.astype(np.float64, copy=False)
+
+
 def _vector(value: Any, dim: int) -> np.ndarray:
-    v = np.asarray(value, np.float64)
+    v = _real(value, "hessp")
     if v.size != dim:
         raise ValueError(f"hessp must return an array of shape ({dim},); got {v.shape}")
     return v.reshape(dim)

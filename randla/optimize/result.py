@@ -67,6 +67,7 @@ class ConstrainedStatus(enum.Enum):
     UNCERTAIN = "First-order conditions hold to gtol; that no eigenvalue on the face is below -htol could not be proved."
     SADDLE = "First-order conditions hold to gtol at a saddle that could not be left: F did not fall along negative curvature."
     STAGNATED = "Progress stopped at the rounding error of F before gtol was reached; the best iterate is returned."
+    NOT_FINITE = "Products with the Hessian are not finite where the run stands."
     ITERATION_LIMIT = "The iteration limit was reached before gtol; the best iterate is returned."
     STOPPED = "The callback stopped the run; the current iterate is returned."
 

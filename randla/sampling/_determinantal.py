@@ -24,6 +24,8 @@ from ..precondition import rank_cut
 _STREAM = 13
 _PROPOSALS, _VECTORS, _EXACT = range(3)  # sub-streams
 
+_FAR, _LIFT = 2.0**920, 2.0**90  # sizes of columns whose inverses may overflow; a factor that makes room
+
 _POOL = 128  # proposals looked at together where rows can be fetched one by one
 _PATIENCE = 64  # times the expected number of proposals before a step is done exactly
 
@@ -45,6 +47,12 @@ class Range:
         self.eps = float(np.finfo(a.dtype).eps)
         self.rows = Rows(a, weights) if m >= n else self._squared(a, weights)
         sizes = self.rows.column_sizes()
+        smallest = float(sizes[sizes > 0].min(initial=1.0))
+        # What makes the smallest columns orthonormal would not be a number.
+        lift = _LIFT if smallest < 1 / _FAR and sizes.max() < _FAR else 1.0
+        if lift > 1:
+            self.rows.roots = lift * (np.ones(m) if self.rows.roots is None else self.rows.roots)
+            sizes = lift * sizes
         scale = powers_of_two(sizes)
         R = self.rows.triangle(scale)
         left, sigma, right = np.linalg.svd(R)
@@ -52,6 +60,7 @@ class Range:
         self.rank = int(np.count_nonzero(sigma > self.cut * sigma.max(initial=0.0)))
         self.unit = float(scale[sizes > 0].min(initial=math.inf)) if self.rank else 1.0
         original = R * (self.unit / scale)
+        self.unit *= lift
         if self.rank == len(R):
             inverted = scipy.linalg.solve_triangular(R, np.eye(len(R))) if self.rank else R
             self.N, self.C = scale[:, None] * inverted, original

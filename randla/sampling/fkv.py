@@ -60,6 +60,7 @@ class LowRankSample:
 
     @property
     def rank(self) -> int:
+        """Columns of V; fewer than asked for where the sampled entries have no more."""
         return self.coefficients.shape[1]
 
     @cached_property
@@ -221,6 +222,11 @@ def fkv(
         Orthonormal columns for V, of the span of the v_t: never a larger error, for one read of the sampled rows. False gives
         the v_t themselves.
     rng : SPEC 7
+
+    Returns
+    -------
+    LowRankSample
+        V held as coefficients of sampled rows; entries and rows of D on demand.
 
     Raises
     ------

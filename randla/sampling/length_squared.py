@@ -90,11 +90,13 @@ class LengthSquaredTree:
 
     @property
     def frobenius_norm(self) -> float:
+        """||A||_F; infinite where no float64 holds it."""
         with np.errstate(over="ignore"):
             return float(np.ldexp(np.sqrt(self._top.totals()[0]), self._top_exponent))
 
     @property
     def is_sparse(self) -> bool:
+        """Whether stored entries alone are held."""
         return self._columns is not None
 
     @property

@@ -164,7 +164,9 @@ def _sum_of_squares(a: np.ndarray, exponent: int) -> float:
 
 
 def _root(square: float, exponent: int) -> float:
-    """sqrt(square) 2^exponent; what rounding made negative is zero."""
+    """sqrt(square) 2^exponent; what rounding made negative is zero, what overflowed infinite."""
+    if not math.isfinite(square):
+        return math.inf
     with np.errstate(over="ignore"):
         return float(np.ldexp(math.sqrt(max(square, 0.0)), exponent))
 
@@ -271,6 +273,11 @@ def coordinated_sketch(X: Any, k: int, *, offset: int = 0, rng: Any = None) -> C
     offset : int
         The index of the first row of X, for a part of a larger matrix.
     rng : SPEC 7
+
+    Returns
+    -------
+    CoordinatedSketch
+        The rows kept, with the seed that the sketch of Y needs.
 
     Raises
     ------
