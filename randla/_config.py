@@ -13,12 +13,38 @@ from . import _backend, _check, _cpu
 
 
 def set_num_threads(k: int) -> None:
-    """Use k threads in the kernels called from this thread (as omp_set_num_threads does); BLAS has its own setting."""
+    """Use k threads in the kernels called from this thread (as omp_set_num_threads does); BLAS has its own setting.
+
+    Parameters
+    ----------
+    k : int
+        At least 1. Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is not an integer, and below 1.
+    """
     _cpu.set_num_threads(_check.integer(k, "k", 1))
 
 
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
-    """Print versions, instruction set, threads, BLAS and CUDA; with mode="dicts" return them."""
+    """Print versions, instruction set, threads, BLAS and CUDA, or return them.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+
+    Returns
+    -------
+    dict or None
+        With "dicts", name to value; with "stdout", nothing.
+
+    Raises
+    ------
+    ValueError
+        For another mode.
+    """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts'; got {mode!r}")
     from . import __version__

@@ -296,6 +296,9 @@ class SketchAccumulator:
             self.operator.distribution._apply(self.operator, part.astype(real, copy=False), offset, term)
             total.add(term)
 
+    def __repr__(self) -> str:
+        return f"SketchAccumulator({self.operator}, n={self._columns}, dtype={self.dtype})"
+
     def result(self) -> np.ndarray:
         """The (d, n) sum so far, as a new array."""
         real = _check.real_dtype(self.dtype)

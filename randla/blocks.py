@@ -66,6 +66,7 @@ class RowBlocks:
         return hasattr(self.source, "__next__")
 
     def require_many_passes(self) -> None:
+        """TypeError where the rows can be read only once."""
         if self.one_shot:
             raise TypeError(f"A must be readable more than once; got {self._described()}")
 
@@ -74,6 +75,7 @@ class RowBlocks:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(m, n); a pass over the blocks finds it where it was not given."""
         if self._shape is None:
             self._count()
         assert self._shape is not None
@@ -81,6 +83,7 @@ class RowBlocks:
 
     @property
     def dtype(self) -> np.dtype:
+        """The one that holds the numbers of all blocks."""
         if self._dtype is None:
             self._count()
         assert self._dtype is not None

@@ -8,18 +8,18 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 import randla
 from randla import datasets
+from randla._files import atomic_output, check_output, write_text
 from randla.lstsq import METHODS
 
 if TYPE_CHECKING:
@@ -68,54 +68,24 @@ def show(table: Table) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(table.rich())
+        Console().print(table.rich(), crop=False)
     else:
         print(table.text() + "\n")
 
 
-@contextlib.contextmanager
-def atomic_output(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` when the block ends well, and leaves nothing behind when it does not."""
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise ValueError(f"{path}: not a regular file")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {target.parent} does not exist")
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~umask)
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+def whole(low: int) -> Callable[[str], int]:
+    """Integers from `low` on, as the words of an option."""
 
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        if value < low:
+            raise argparse.ArgumentTypeError(f"must be at least {low}; got {value}")
+        return value
 
-def check_output(path: Path, inputs: Sequence[Path] = (), suffixes: Sequence[str] = ()) -> None:
-    """Refuse, before any work is done, an output that could not be written or that is one of the inputs."""
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path}: the output must end in {' or '.join(suffixes)}")
-    for source in inputs:
-        if path.exists() and source.exists() and path.samefile(source):
-            raise ValueError(f"{path}: the output is also an input; choose another name")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: not a regular file")
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: the folder {folder} cannot be written to")
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_output(path) as file:
-        file.write(text.encode())
+    return parse
 
 
 def size(text: str) -> tuple[int, int]:
@@ -130,7 +100,15 @@ def size(text: str) -> tuple[int, int]:
 
 
 def sizes(text: str) -> list[tuple[int, int]]:
-    return [size(part) for part in text.split(",") if part]
+    return [size(part) for part in text.split(",")]
+
+
+def methods(text: str) -> list[str]:
+    words = text.split(",")
+    for word in words:
+        if word not in METHODS:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a method; known are {', '.join(METHODS)}")
+    return words
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -216,7 +194,9 @@ def solve(args: argparse.Namespace) -> int:
         if output.suffix.lower() == ".npy":
             np.save(file, result.x)
         else:
-            np.savetxt(file, result.x, delimiter=",", fmt="%.17g")
+            number = "%.17g%+.17gj" if np.iscomplexobj(result.x) else "%.17g"
+            columns = result.x.shape[1] if result.x.ndim == 2 else 1
+            np.savetxt(file, result.x, fmt=",".join([number] * columns))
     m, n = A.shape
     facts = {
         "problem": f"{m:,} x {n:,}" + (f", {b.shape[1]} right-hand sides" if b.ndim == 2 else ""),
@@ -255,7 +235,7 @@ def figure(value: Any) -> str:
 
 def bench(args: argparse.Namespace) -> int:
     """Time randla and its peers, print tables, and write what was asked for."""
-    from randla.bench import leverage, lowrank, lstsq, measure, optimize, sketch, structured
+    from randla.bench import leverage, lowrank, lstsq, measure, optimize, picture, sketch, structured
     from randla.bench.report import facts
 
     html, archive = (Path(p) if p else None for p in (args.output, args.json))
@@ -275,12 +255,12 @@ def bench(args: argparse.Namespace) -> int:
                 records.append(structured.run(m, n, dtype=args.dtype, seed=args.rng, **limits))
                 continue
             if args.what == "lowrank":
-                records.append(lowrank.run(m, n, k=args.rank, dtype=args.dtype, seed=args.rng, **limits))
+                records.append(lowrank.run(m, n, k=args.rank or min(50, n - 1), dtype=args.dtype, seed=args.rng, **limits))
                 continue
             options = {"dtype": args.dtype, "order": args.order, "cond": args.cond, "residual": args.residual}
             case = generated(m, n, args.rng, **options)
             if args.what == "lstsq":
-                solvers = [*lstsq.randla_solvers(args.methods.split(","), args.rng), *lstsq.peers()]
+                solvers = [*lstsq.randla_solvers(args.methods, args.rng), *lstsq.peers()]
                 records.append(lstsq.run(case, solvers, **limits))
             elif args.what == "leverage":
                 records.append(leverage.run(case.A, seed=args.rng, **limits))
@@ -301,7 +281,7 @@ def bench(args: argparse.Namespace) -> int:
         print(f"Data: {archive}")
     if html is not None:
         write_text(html, page(data))
-        print(f"Report: {html}")
+        print(f"Report: {html}" + ("" if picture.available() else ", without plots: matplotlib is not installed"))
     return 0
 
 
@@ -340,22 +320,7 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
-        prog="randla", description="Randomized numerical linear algebra.", epilog=EXIT_CODES, formatter_class=raw
-    )
-    top.add_argument("--version", action="version", version=f"randla {randla.__version__}")
-    commands = top.add_subparsers(dest="command", metavar="command", required=True)
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, more: str = "") -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=more, formatter_class=raw
-        )
-        sub.set_defaults(run=run)
-        return sub
-
-    p = command("demo", demo, "solve least-squares problems beside LAPACK; prints a table, writes a picture")
+def demo_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--size", type=size, metavar="MxN", help="size of the generated problem (default 100000x500)")
     p.add_argument("--quick", action="store_true", help="a small problem, a few seconds")
     p.add_argument(
@@ -365,24 +330,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the picture: .png, .pdf or .svg (default %(default)s)",
     )
-    p.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed (default %(default)s)")
+    p.add_argument("--rng", type=whole(0), default=0, metavar="SEED", help="seed (default %(default)s)")
 
-    suffixes = ", ".join(datasets.SUFFIXES)
-    p = command(
-        "solve",
-        solve,
-        "solve min ||A x - b||^2 + ridge ||x||^2 for matrices in files",
-        f"files: {suffixes}\n{EXIT_CODES}",
-    )
+
+def solve_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("A", help="the matrix")
     p.add_argument("b", nargs="?", help="the right-hand side; may be left out where the first file holds it (.svm, .npz)")
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="where x goes: .npy or .csv")
     p.add_argument("--ridge", type=float, default=0.0, help="weight of ||x||^2 (default %(default)s)")
     p.add_argument("--method", choices=METHODS, default="auto", help="default %(default)s")
     p.add_argument("--tol", type=float, default=None, help="backward error to reach (default: what the precision allows)")
-    p.add_argument("--rng", type=int, default=None, metavar="SEED", help="seed; the same seed gives the same x")
+    p.add_argument("--rng", type=whole(0), default=None, metavar="SEED", help="seed; the same seed gives the same x")
 
-    p = command("bench", bench, "measure against LAPACK and installed peers")
+
+def bench_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "what",
         nargs="?",
@@ -400,23 +361,51 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", metavar="FILE.json", help="write the raw data")
     p.add_argument("--dtype", choices=("float64", "float32"), default="float64")
     p.add_argument("--order", choices=("C", "F"), default="C", help="memory order (default %(default)s)")
-    p.add_argument("--cond", type=float, default=1e6, help="condition number (default %(default)s)")
+    p.add_argument("--cond", type=float, default=1e6, help="condition number (default %(default).0e)")
     p.add_argument("--residual", type=float, default=0.1, help="||b - A x|| / ||b|| (default %(default)s)")
-    p.add_argument("--methods", default="auto,spir,fossils,cholqr,lsqr", help="lstsq: methods of randla (default %(default)s)")
-    p.add_argument("--sketch-size", type=int, metavar="D", help="sketch: rows of the sketch (default 4 per column)")
     p.add_argument(
-        "--rank", type=int, default=50, metavar="K", help="lowrank: rank of the decompositions (default %(default)s)"
+        "--methods",
+        type=methods,
+        default="auto,spir,fossils,cholqr,lsqr",
+        metavar="NAME,...",
+        help="lstsq: methods of randla (default %(default)s)",
     )
-    p.add_argument("--rounds", type=int, default=5, help="rounds, each running everything once (default %(default)s)")
+    p.add_argument("--sketch-size", type=whole(1), metavar="D", help="sketch: rows of the sketch (default 4 per column)")
+    p.add_argument(
+        "--rank", type=whole(1), metavar="K", help="lowrank: rank of the decompositions, less than columns (default 50 at most)"
+    )
+    p.add_argument(
+        "--rounds", type=whole(1), default=5, metavar="K", help="rounds, each running everything once (default %(default)s)"
+    )
     p.add_argument(
         "--budget",
         type=float,
         default=120.0,
-        metavar="S",
+        metavar="SECONDS",
         help="seconds per size after which no round starts (default %(default)s)",
     )
-    p.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed (default %(default)s)")
+    p.add_argument("--rng", type=whole(0), default=0, metavar="SEED", help="seed (default %(default)s)")
 
+
+def parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="randla", description="Randomized numerical linear algebra.", epilog=EXIT_CODES, formatter_class=raw
+    )
+    top.add_argument("--version", action="version", version=f"randla {randla.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="command", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=more, formatter_class=raw
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    demo_options(command("demo", demo, "solve least-squares problems beside LAPACK; prints a table, writes a picture"))
+    files = f"files: {', '.join(datasets.SUFFIXES)}\n{EXIT_CODES}"
+    solve_options(command("solve", solve, "solve min ||A x - b||^2 + ridge ||x||^2 for matrices in files", files))
+    bench_options(command("bench", bench, "measure against LAPACK and installed peers"))
     command("info", info, "print version, instruction set, threads, BLAS, CUDA")
     return top
 

@@ -66,6 +66,11 @@ def least_squares(
     -------
     Problem
         (A, b, x); memory in use never exceeds A by more than some blocks of rows and vectors.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unsuitable arguments.
     """
     m, n, dtype = int(m), int(n), np.dtype(dtype)
     if n < 1 or m < n:
@@ -184,10 +189,11 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read_npy(path: Path) -> tuple[Any, Any]:
     with path.open("rb") as file:
-        A = np.load(file, allow_pickle=False)
-    if not isinstance(A, np.ndarray):
-        raise ValueError(f"{path}: not an .npy file")
-    return A, None
+        # NumPy takes whatever it does not know for a pickle, and its message tells how to load that all the same.
+        if file.read(6) != b"\x93NUMPY":
+            raise ValueError(f"{path}: not an .npy file")
+        file.seek(0)
+        return np.load(file, allow_pickle=False), None
 
 
 def _read_npz(path: Path) -> tuple[Any, Any]:
@@ -219,16 +225,23 @@ def _read_mtx(path: Path) -> tuple[Any, Any]:
 
 
 def _read_csv(path: Path) -> tuple[Any, Any]:
-    """Numbers separated by commas, at most one line of column names."""
+    """Numbers separated by commas, complex ones as 1+2j; at most one line of column names."""
     with _open(path) as file:
-        first = file.readline().decode()
+        first, second = file.readline().decode(), file.readline().decode()
+    names = not _numbers(first)
+    line = second if names else first
+    if not line.strip():
+        raise ValueError(f"{path}: holds no numbers")
+    with _open(path) as file:
+        return np.loadtxt(file, delimiter=",", dtype=complex if "j" in line else float, skiprows=int(names), ndmin=2), None
+
+
+def _numbers(line: str) -> bool:
     try:
-        [float(word) for word in first.split(",")]
-        header = 0
+        [complex(word) for word in line.split(",")]
     except ValueError:
-        header = 1
-    with _open(path) as file:
-        return np.loadtxt(file, delimiter=",", skiprows=header, ndmin=2), None
+        return False
+    return True
 
 
 def _read_svm(path: Path) -> tuple[Any, Any]:
@@ -279,6 +292,13 @@ def read(path: str | os.PathLike[str]) -> tuple[Any, np.ndarray | None]:
     -------
     A : ndarray or csr_array or csc_array
     y : ndarray or None
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        For other suffixes, and for files that do not hold what their suffix says.
     """
     path = Path(path)
     suffixes = [s.lower() for s in path.suffixes]
@@ -288,7 +308,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Any, np.ndarray | None]:
     if suffix not in READERS:
         raise ValueError(f"{path}: cannot read files that end in {suffix or 'no suffix'}; known are {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise FileNotFoundError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     try:
         return READERS[suffix](path)
     except (ValueError, OSError, EOFError, KeyError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:

@@ -42,11 +42,28 @@ __all__ = [
 
 
 def sketch(A: Any, d: int, distribution: Distribution | None = None, *, rng: Any = None) -> np.ndarray:
-    """S @ A of shape (d, n) for a fresh S with d rows drawn from `distribution` (default SparseStack()).
+    """S @ A for a fresh sketch S of d rows.
 
-    A is a dense or memory-mapped array or CSR/CSC matrix of shape (m, n) or (m,), or RowBlocks (or a list of blocks of rows),
-    which are read once and not kept. An array or a sparse matrix of a CUDA device gives a CuPy array. rng as in SPEC 7.
-    Raises TypeError for unsupported dtypes, ValueError for unsuitable shapes.
+    Parameters
+    ----------
+    A : array (m, n) or (m,), CSR/CSC matrix, RowBlocks, or a list of blocks of rows
+        Memory-mapped files are read once; so are blocks, which are not kept.
+    d : int
+        Rows of S.
+    distribution : Distribution, default SparseStack()
+    rng : as in SPEC 7
+
+    Returns
+    -------
+    ndarray (d, n) or (d,)
+        In the dtype of A; a CuPy array for an array or a sparse matrix of a CUDA device.
+
+    Raises
+    ------
+    TypeError
+        For unsupported dtypes, and for what is no Distribution.
+    ValueError
+        For unsuitable shapes and d.
     """
     chosen = SparseStack() if distribution is None else distribution
     if not isinstance(chosen, Distribution):

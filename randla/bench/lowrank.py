@@ -74,7 +74,9 @@ def run(
     progress: Progress = lambda text: None,
 ) -> dict[str, Any]:
     """Time decompositions of rank k of a generated matrix and return one record ready for JSON."""
-    A, k = decaying(m, n, power, dtype, seed), min(k, min(m, n) - 1)
+    if not 1 <= k < min(m, n):
+        raise ValueError(f"the rank must be at least 1 and less than {min(m, n)} for a matrix of {m} x {n}; got {k}")
+    A = decaying(m, n, power, dtype, seed)
     calls: dict[str, Callable[[], Any]] = {
         "randla": partial(randla_svd, A, k, seed),
         **svd_peers(A, k),
@@ -103,7 +105,8 @@ def run(
 def table(record: dict[str, Any]) -> report.Table:
     """One row per way to decompose."""
     rows = [[*ways.cells(way, 1), f"{way['relative_error']:.6f}", report.error(way["excess"])] for way in record["ways"]]
-    ours = f"randla took {record['passes']} passes and reports a relative error of {record['estimate']:.6f}. "
+    taken = "1 pass" if record["passes"] == 1 else f"{record['passes']} passes"
+    ours = f"randla took {taken} and reports a relative error of {record['estimate']:.6f}. "
     read, medians = ways.notes(record, "A")
     columns = ["svd", "time", "time / randla", "reads", "relative error", "above the least"]
     shown = [way["ours"] for way in record["ways"]]

@@ -175,6 +175,10 @@ def _commit(folder: Path) -> str | None:
         return None
 
 
+def _threads(k: int) -> str:
+    return "1 thread" if k == 1 else f"{k} threads"
+
+
 def _blas() -> str:
     try:
         import threadpoolctl
@@ -183,7 +187,7 @@ def _blas() -> str:
     except ImportError:
         pools = []
     if pools:
-        return ", ".join(sorted({f"{p['internal_api']} {p['version']} ({p['num_threads']} threads)" for p in pools}))
+        return ", ".join(sorted({f"{p['internal_api']} {p['version']} ({_threads(p['num_threads'])})" for p in pools}))
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload, index, unused-ignore]
     return f"{blas['name']} {blas['version']}"
 

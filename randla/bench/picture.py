@@ -66,7 +66,7 @@ def time_accuracy(records: Sequence[dict[str, Any]]) -> Any:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: seconds(t)))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlim(low / 1.6, high * 1.6 * (high / low) ** 0.45)  # room for the labels at the right
+        ax.set_xlim(low / 1.6, high * 1.6 * (high / low) ** 0.25)  # room for the labels at the right
         bottom, top = min(p[1] for p in points), max(p[1] for p in points)
         ax.set_ylim(bottom / 8, max(top * 8, bottom * 1e3))
         level = record.get("householder_backward_error")

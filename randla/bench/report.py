@@ -94,28 +94,41 @@ class Table:
         return f"<table>{head}<tbody>{''.join(body)}</tbody></table>{notes}"
 
     def rich(self) -> Any:
-        from rich import box
+        """The text with styles. Lines of the table stay whole: cut to the width of a terminal they would say nothing."""
         from rich.console import Group
-        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(self.columns):
-            table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        title, head, rule, *lines = self.text().splitlines()[: 3 + len(self.rows)]
         strong = self.strong or [False] * len(self.rows)
-        for cells, mark in zip(self.rows, strong, strict=True):
-            table.add_row(*map(Text, cells), style="bold cyan" if mark else None)
-        return Group(table, *(Text(note, style="dim") for note in self.notes))
+        styled = [
+            (head, "bold"),
+            (rule.replace("-", "─"), ""),
+            *((line, "bold cyan" if mark else "") for line, mark in zip(lines, strong, strict=True)),
+        ]
+        return Group(
+            Text(title, style="bold"),
+            *(Text(line, style=style, no_wrap=True, overflow="ignore") for line, style in styled),
+            *(Text(note, style="dim") for note in self.notes),
+            "",
+        )
 
 
-def facts(provenance: dict[str, Any]) -> str:
-    """Machine and versions in one line."""
-    p = provenance
-    commit = f" at {p['commit']}" if p.get("commit") else ""
-    return (
-        f"{p['cpu']}, {p['cores']} cores, {p['system']}; Python {p['python']}, NumPy {p['numpy']}, SciPy {p['scipy']}, "
-        f"{p['blas']}; randla {p['randla']}{commit}; {p['date']}"
-    )
+def facts(*provenances: dict[str, Any]) -> str:
+    """Machines and versions in one line; what was measured on the same ones is listed after them by commit and date."""
+    measured: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for p in provenances:
+        machine = (
+            f"{p['cpu']}, {p['cores']} cores, {p['system']}; Python {p['python']}, NumPy {p['numpy']}, SciPy {p['scipy']}, "
+            f"{p['blas']}"
+        )
+        commits = measured.setdefault(machine, {}).setdefault((p["randla"], p["date"]), [])
+        if p.get("commit") and p["commit"] not in commits:
+            commits.append(p["commit"])
+    parts = []
+    for machine, builds in measured.items():
+        parts.append(machine)
+        parts += [f"randla {version}{' at ' if at else ''}{', '.join(at)}; {date}" for (version, date), at in builds.items()]
+    return "; ".join(parts)
 
 
 def lstsq_table(record: dict[str, Any], baseline: str = "numpy.linalg.lstsq") -> Table:
