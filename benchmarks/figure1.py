@@ -22,9 +22,10 @@ from figures_optimize import covertype_split, ijcnn1_problem
 from pictures import IMAGES, RESULTS, figure1
 from threadpoolctl import threadpool_limits
 
+from randla._files import write_text
 from randla.bench.measure import provenance
 from randla.bench.optimize import ADAPTIVE, SCIPY, Trace, by_randla, by_scipy, start
-from randla.cli import Progress, plain, write_text
+from randla.cli import Progress, plain
 from randla.optimize import GLM
 from randla.optimize.presets import preset
 

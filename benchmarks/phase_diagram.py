@@ -25,8 +25,9 @@ from matplotlib import pyplot as plt
 from pictures import IMAGES, RESULTS
 from threadpoolctl import threadpool_limits
 
+from randla._files import write_text
 from randla.bench.measure import provenance
-from randla.cli import Progress, plain, write_text
+from randla.cli import Progress, plain
 from randla.learn.monomials import learn_monomial
 from randla.learn.result import LearnWarning
 

@@ -31,8 +31,9 @@ import rows_sketch
 import rows_structured
 
 from randla import LstsqWarning
+from randla._files import write_text
 from randla.bench.measure import provenance
-from randla.cli import Progress, plain, write_text
+from randla.cli import Progress, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -178,7 +178,7 @@ def rows_of(data: dict[str, Any]) -> list[Row]:
 
 
 def machines(data: dict[str, Any]) -> str:
-    return "; ".join(dict.fromkeys(facts(group["provenance"]) for group in data["groups"].values()))
+    return facts(*(group["provenance"] for group in data["groups"].values()))
 
 
 def goals_table(data: dict[str, Any]) -> str:
