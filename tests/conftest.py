@@ -1,4 +1,5 @@
 import functools
+import gc
 import os
 import random
 
@@ -52,6 +53,11 @@ _check.seed = _seed
 def pytest_runtest_protocol(item):
     """Where no seed is given, those of a test follow from its name: what fails once fails again."""
     _FRESH.seed(os.environ.get("RANDLA_TEST_SEEDS", "") + item.nodeid)
+
+
+def pytest_collection_finish():
+    """Measuring collects garbage before every turn: the tests themselves, of which there are many, need not be searched."""
+    gc.freeze()
 
 
 # Looking for the libraries takes longer than many a test.
