@@ -21,7 +21,7 @@ from ._backend import Array, gram_matrix, like, namespace, solve_triangular, to_
 from ._device import DeviceMatrix
 from ._factor import GRAM_COND_LIMIT, Damped, TriangularFactor
 from ._matrix import TallMatrix
-from ._numeric import LARGEST_POWER, norms
+from ._numeric import further_powers, norms
 from ._row_map import RowMap
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -143,7 +143,7 @@ def factor_of_sketch(
         both[d:, :n] = xp.diag(like(SA, math.sqrt(ridge) * scale))
     R = xp.linalg.qr(both, mode="r")
     R, target = R[:n, :n], R[:n, n:]
-    extra = np.minimum(powers(to_host(xp.sqrt((R * R).sum(axis=0)))), LARGEST_POWER / np.maximum(scale, 1.0))
+    extra = further_powers(powers(to_host(xp.sqrt((R * R).sum(axis=0)))), scale)
     R = R * like(R, extra)
     found = _regular(R, scale * extra)
     if found is not None and found.certainly_above(rcond):
@@ -163,7 +163,7 @@ def _by_gram(Y: Array, SB: Array, ridge: float, scale: np.ndarray, powers: Power
     if not np.isfinite(diagonal).all() or not (diagonal > 0).all():
         return None
     # Columns of equal norm: what is left of the condition number is what matters.
-    extra = np.minimum(powers(np.sqrt(diagonal)), LARGEST_POWER / np.maximum(scale, 1.0))
+    extra = further_powers(powers(np.sqrt(diagonal)), scale)
     on_device = like(Y, extra)
     gram *= on_device[:, None]
     gram *= on_device

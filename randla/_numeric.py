@@ -10,7 +10,7 @@ from . import _cpu
 # Up to this order own kernels take less time on one core than the threads of a BLAS, woken once, take from what follows.
 _SMALL = 256
 
-LARGEST_POWER = 2.0**1020  # room for a few more factors of two
+_LARGEST_POWER = 2.0**1020  # room for a few more factors of two
 
 SOLVE, SOLVE_TRANSPOSED, MULTIPLY, MULTIPLY_TRANSPOSED = range(4)
 
@@ -63,3 +63,8 @@ def powers_of_two(size: np.ndarray) -> np.ndarray:
     """Powers of two with powers * size in [1, 2); one where size is zero."""
     exponent = np.frexp(size)[1]
     return np.where(size > 0, np.ldexp(1.0, np.clip(1 - exponent, -1020, 1020)), 1.0)
+
+
+def further_powers(powers: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Powers of two to follow those of `scale`: no larger than leaves their product finite."""
+    return np.minimum(powers, _LARGEST_POWER / np.maximum(scale, 1.0))

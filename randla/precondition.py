@@ -18,7 +18,7 @@ from ._device import DeviceMatrix
 from ._device_factor import DeviceFactor, factor_of_sketch
 from ._factor import GRAM_COND_LIMIT, Factor, TriangularFactor, TruncatedFactor
 from ._matrix import TallMatrix, argument, is_complex, wrap
-from ._numeric import LARGEST_POWER, SOLVE, cholesky, norms, powers_of_two, triangular
+from ._numeric import SOLVE, cholesky, further_powers, norms, powers_of_two, triangular
 from ._ridge import SMALLEST_N, ridge_factor
 from .sketch import SRTT, Distribution, Gaussian, Rademacher
 
@@ -78,7 +78,7 @@ def _by_gram(slices: Slices, n: int, k: int, ridge: float, powers: Powers) -> Tr
     diagonal = gram.diagonal()
     if not np.isfinite(diagonal).all() or not (diagonal > 0).all():
         return None
-    extra = np.minimum(powers(np.sqrt(diagonal)), LARGEST_POWER / np.maximum(scale, 1.0))
+    extra = further_powers(powers(np.sqrt(diagonal)), scale)
     if (extra != 1).any():
         gram *= extra[:, None]
         gram *= extra
@@ -116,7 +116,7 @@ def _by_qr(slices: Slices, n: int, k: int, ridge: float, powers: Powers, unit: n
     whole = np.zeros((n + k, n + k), order="F")
     whole[: len(R)] = R
     R, target = np.asfortranarray(whole[:n, :n]), whole[:n, n:]
-    extra = np.minimum(powers(norms(R.T)), LARGEST_POWER / np.maximum(scale, 1.0))
+    extra = further_powers(powers(norms(R.T)), scale)
     R *= extra
     return TriangularFactor(R, scale * extra * unit, target.T.copy())
 
